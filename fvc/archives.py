@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['ArchiveError', 'PasswordError', 'Member', 'why_unsafe', 'list_members', 'archive_password', 'write_zip',
-           'check_password', 'extract']
+           'check_password', 'check_members', 'extract']
 
-# %% ../nbs/core/02b_archives.ipynb #ead28a62
-import getpass, os, shutil, stat, sys, zipfile, zlib
+# %% ../nbs/core/02b_archives.ipynb #f6529a75
+import calendar, getpass, os, shutil, stat, sys, zipfile, zlib
 from dataclasses import dataclass
 from pathlib import Path
 import libarchive
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from .table import atomic_path
 
-# %% ../nbs/core/02b_archives.ipynb #d25e25aa
+# %% ../nbs/core/02b_archives.ipynb #9d668bec
 class ArchiveError(ValueError):
     "An archive that was refused: which one, which member, why, and what to do."
 
@@ -29,6 +29,7 @@ class Member:
     packed: int        # bytes inside the archive
     crc: int | None    # CRC-32 of the content; None where AES encryption leaves it out
     encrypted: bool    # needs a password
+    time: int          # when it was last changed, in seconds since 1970, its clock taken for UTC
     position: int      # how many members (folders included) lie before it in the file
 
 # %% ../nbs/core/02b_archives.ipynb #32bb11fc
@@ -56,7 +57,7 @@ def _refuse_overlaps(path, infos):
         seen.add(name)
         end, last = info.header_offset + 30 + info.compress_size, name
 
-# %% ../nbs/core/02b_archives.ipynb #ccbe7aa9
+# %% ../nbs/core/02b_archives.ipynb #d3ea66eb
 def list_members(path: Path  # the zip file
                 ) -> list[Member]:  # its files (no folders), in the order they lie in the archive
     """Read the directory of a zip archive and refuse an unsafe one.
@@ -70,9 +71,14 @@ def list_members(path: Path  # the zip file
         if reason := why_unsafe(info):
             raise ArchiveError(f'{path}: member {info.orig_filename!r} {reason}; the archive is refused.')
     _refuse_overlaps(path, infos)
-    crc = lambda i: None if i.compress_type == 99 and not i.CRC else i.CRC
-    return [Member(i.orig_filename, i.file_size, i.compress_size, crc(i), bool(i.flag_bits & 1), n)
-            for n, i in enumerate(infos) if not i.is_dir()]
+    return [_member(info, n) for n, info in enumerate(infos) if not info.is_dir()]
+
+def _member(info, position):
+    "A directory entry as a `Member`."
+    year, month, *rest = info.date_time
+    changed = calendar.timegm((year, min(max(month, 1), 12), *rest))
+    crc = None if info.compress_type == 99 and not info.CRC else info.CRC
+    return Member(info.orig_filename, info.file_size, info.compress_size, crc, bool(info.flag_bits & 1), changed, position)
 
 # %% ../nbs/core/02b_archives.ipynb #219c8c5f
 def archive_password(file: Path | str = ''  # a file whose first line is the password
@@ -131,7 +137,7 @@ def _places(path, members, target, wanted):
         taken.add(place)
     return places
 
-# %% ../nbs/core/02b_archives.ipynb #975f959f
+# %% ../nbs/core/02b_archives.ipynb #0f87d964
 def _refuse_bombs(path, members, max_ratio, max_bytes):
     "Raise `ArchiveError` where members are implausibly large."
     for m in members:
@@ -150,8 +156,8 @@ def _refuse_full_disk(path, target, needed):
         raise ArchiveError(f'{path} needs {needed / 1e9:.1f} GB and the disk of {target} has {free / 1e9:.1f} GB free.')
 
 def _is_there(place, member, verify):
-    "Whether a member was extracted before: right size and, where asked, right content."
-    if not place.is_file() or place.stat().st_size != member.size: return False
+    "Whether a member was extracted before: right size and time and, where asked, right content."
+    if not place.is_file() or (place.stat().st_size, int(place.stat().st_mtime)) != (member.size, member.time): return False
     if not verify or member.crc is None: return True
     crc = 0
     for block in _file_blocks(place): crc = zlib.crc32(block, crc)
@@ -215,7 +221,20 @@ def check_password(path: Path,     # the zip file
         raise PasswordError(f'{path}: the password is wrong or the archive is damaged (tried on member '
                             f'{smallest.name!r}).') from e
 
-# %% ../nbs/core/02b_archives.ipynb #16579ee6
+# %% ../nbs/core/02b_archives.ipynb #62f850d0
+def check_members(path: Path,                       # the zip file
+                  target: Path,                     # folder that everything stays inside
+                  wanted: dict[str, str] | None = None,  # member name -> path under `target`; None: all, as named
+                  max_ratio: float = 200,           # largest growth of one member, unpacked to packed bytes
+                  max_gigabytes: float = 2000.0,    # largest sum of unpacked sizes
+                 ) -> dict[Member, Path]:           # each wanted member and where it will lie
+    "Decide where an archive's members go. Raises `ArchiveError` for unsafe members, for bombs and for places outside."
+    members = list_members(path)
+    places = _places(path, members, target, wanted)
+    _refuse_bombs(path, list(places), max_ratio, max_gigabytes * 1e9)
+    return places
+
+# %% ../nbs/core/02b_archives.ipynb #e7da6f80
 def extract(path: Path,                       # the zip file
             target: Path,                     # folder that everything stays inside
             wanted: dict[str, str] | None = None,  # member name -> path under `target`; None: all, as they are named
@@ -226,19 +245,18 @@ def extract(path: Path,                       # the zip file
            ) -> dict[str, bool]:              # member name -> True where it was written now, False where it was there
     """Extract the wanted members of a zip archive, skipping those that are there already.
 
-    Each file gets its name only when it is complete and its CRC is right. Raises `ArchiveError` or `PasswordError`."""
-    members = list_members(path)
-    places = _places(path, members, target, wanted)
-    _refuse_bombs(path, list(places), max_ratio, max_gigabytes * 1e9)
+    Each file gets its name only when it is complete and its CRC is right, and the time the archive gives it. Raises
+    `ArchiveError` or `PasswordError`."""
+    places = check_members(path, target, wanted, max_ratio, max_gigabytes)
     todo = [m for m, place in places.items() if not _is_there(place, m, verify)]
     _refuse_full_disk(path, target, sum(m.size for m in todo))
     check_password(path, password, todo)
     with tqdm(total=sum(m.size for m in todo), unit='B', unit_scale=True, delay=2, desc=Path(path).name) as bar:
         def write(member, entry):
-            place = places[member]
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(place) as temporary, open(temporary, 'wb') as out:
-                _stream(path, member, entry, lambda block: (out.write(block), bar.update(len(block))))
+            with atomic_path(places[member]) as temporary:
+                with open(temporary, 'wb') as out:
+                    _stream(path, member, entry, lambda block: (out.write(block), bar.update(len(block))))
+                os.utime(temporary, (member.time, member.time))
         _walk(path, todo, password, write)
     written = {m.name for m in todo}
     return {m.name: m.name in written for m in places}

@@ -192,7 +192,7 @@ def _identity(path, by_native):
     found = [by_native[n] for n in (path.stem, path.parent.name) if len(by_native.get(n, ())) == 1]
     return found[0][0] if found else None
 
-# %% ../nbs/core/13b_corpus.ipynb #2cd78fb1
+# %% ../nbs/core/13b_corpus.ipynb #f7194693
 def locate(paths: list[str],   # relative paths of files (or names of archive members), parts separated by '/'
            rows: list[dict],   # videos, from `read_fvc`; their `file` is filled in
           ) -> tuple[list[dict], list[dict]]:  # rows, unnamed videos added; lines for the duplicates report
@@ -209,7 +209,9 @@ def locate(paths: list[str],   # relative paths of files (or names of archive me
                              by_identity[identity]['cascades']) for p in more]
     why = 'no row of the metadata names this file'
     extra, _ = merge_entries([entry('folder', p, '', why, file=p) for p in unnamed])
-    return rows + extra, report
+    rows = rows + extra
+    for r, name in zip(rows, name_videos([(r['platform'], r['native']) for r in rows])): r['video_id'] = name
+    return rows, report
 
 # %% ../nbs/core/13b_corpus.ipynb #38edf009
 def _unlisted(root, listed, why):

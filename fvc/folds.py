@@ -23,26 +23,29 @@ def normalise_title(
     folded = unicodedata.normalize('NFKC', text or '').casefold()
     return ' '.join(re.findall(r'\w+', folded.replace("'", '').replace('’', '')))
 
-# %% ../nbs/core/13_folds.ipynb #05a50a33
+# %% ../nbs/core/13_folds.ipynb #297ed7f8
 def _natural(text: str) -> list:
     "Sort key under which f9 comes before f10."
     return [(0, int(part), '') if part.isdigit() else (1, 0, part) for part in re.split(r'([0-9]+)', text) if part]
 
 
+_RANK = {'group': 0, 'video': 1}
+
+
 def _component_name(members: list[tuple[str, str]]) -> str:
-    "Smallest cascade id, or `kind:value` of the smallest node when the component holds no cascade."
+    "Smallest cascade id; without a cascade `kind:value` of the smallest stated group, else of the smallest video."
     cascades = [value for kind, value in members if kind == 'cascade']
     if cascades: return min(cascades, key=lambda value: (_natural(value), value))
-    ranked = min(members, key=lambda node: (node[0] != 'video', node[0], _natural(node[1]), node[1]))
+    ranked = min(members, key=lambda node: (_RANK.get(node[0], 2), node[0], _natural(node[1]), node[1]))
     return f'{ranked[0]}:{ranked[1]}'
 
-# %% ../nbs/core/13_folds.ipynb #89557fc0
+# %% ../nbs/core/13_folds.ipynb #30d4d90e
 def group_components(
-    edges: Iterable[Sequence[tuple[str, str]]],  # each edge: nodes (kind, value) that belong together; one node is allowed
+    edges: Iterable[Sequence[tuple[str, str]]],  # each edge: one or more nodes (kind, value) that belong together
 ) -> dict[tuple[str, str], str]:                 # node -> group name, equal for all nodes of a component
     """Connected components by union-find; a component is named by its smallest cascade id (f9 before f10).
 
-    A component without a node of kind 'cascade' is named by its smallest video, as 'video:<id>'.
+    Without a node of kind 'cascade' it is named by its smallest 'group' node, else by its smallest video: 'video:<id>'.
     """
     parent: dict[tuple[str, str], tuple[str, str]] = {}
 
@@ -155,7 +158,7 @@ def _labelled(
         raise ValueError(f"video '{twice['video_id'][0]}' stands in the index twice; merge its rows first.")
     return rows
 
-# %% ../nbs/core/13_folds.ipynb #acc7ce3e
+# %% ../nbs/core/13_folds.ipynb #8d4aee36
 def extend_folds(
     folds: pl.DataFrame,  # the stored table of `cut_folds`
     index: pl.DataFrame,  # the index as it is now: may lack some stored videos and hold new ones
@@ -167,7 +170,7 @@ def extend_folds(
     for video_id, group in zip(rows['video_id'], rows['group']):
         if video_id in known and fold_of.setdefault(group, known[video_id]) != known[video_id]:
             raise ValueError(f"group '{group}' now spans folds {fold_of[group]} and {known[video_id]} "
-                             f"(video '{video_id}'); " 'the groups have changed, so cut new folds: this invalidates earlier scores.')
+                             f"(video '{video_id}'); the groups have changed: cut new folds, which invalidates earlier scores.")
     new = rows.filter(~pl.col('video_id').is_in(list(known)))
     numbers = sorted(set(folds['fold']))
     load = {(n, y): c for n, y, c in folds.group_by('fold', 'label').len().iter_rows()}

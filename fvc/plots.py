@@ -13,10 +13,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from .metrics import outcome, roc_auc, average_precision
 
-# %% ../nbs/core/08_plots.ipynb #12a1422a
+# %% ../nbs/core/08_plots.ipynb #30d7cfe0
 COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')  # class 0 (real), class 1 (fake), further classes
 FLOOR = '#777777'
-STYLE = {'figure.dpi': 60, 'savefig.dpi': 120, 'font.size': 9, 'axes.titlesize': 10, 'axes.spines.top': False,
+STYLE = {'figure.dpi': 75, 'savefig.dpi': 120, 'font.size': 9, 'axes.titlesize': 10, 'axes.spines.top': False,
          'axes.spines.right': False, 'axes.grid': True, 'grid.alpha': 0.25, 'legend.frameon': False, 'legend.fontsize': 8}
 
 def new_axis(

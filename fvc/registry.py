@@ -71,7 +71,7 @@ def _choose(name, names, what):
     if name not in names: raise UnknownName(f'unknown {what} {name!r}: {nearest(name, names)}')
     return name
 
-# %% ../nbs/core/00_registry.ipynb #39a7b3ff
+# %% ../nbs/core/00_registry.ipynb #f160d1df
 _models: dict[str, Spec] = {}
 _parts: dict[str, dict[str, Callable]] = {'loss': {}, 'filter': {}, 'array': {}}
 _homes = {'loss': 'fvc.losses', 'filter': 'fvc.stages.augmentation', 'array': 'fvc.clips'}
@@ -86,10 +86,14 @@ def register_model(name: str, # how the model will be called
         return build
     return add
 
+def _same(old, new):
+    "One function imported twice, or defined in its notebook and in the module exported from it."
+    return old.__qualname__ == new.__qualname__ and (old.__module__ == new.__module__ or '__main__' in (old.__module__, new.__module__))
+
 def _register(kind, name):
     def add(function):
         old = _parts[kind].get(name)
-        if old is not None and (old.__module__, old.__qualname__) != (function.__module__, function.__qualname__):
+        if old is not None and not _same(old, function):
             raise ValueError(f'a {kind} named {name!r} is already registered: choose another name')
         _parts[kind][name] = function
         return function

@@ -24,7 +24,7 @@ from .folds import (assign_groups, cut_folds, extend_folds, group_components, no
 _all_ = ['assign_groups', 'cut_folds', 'extend_folds', 'group_components', 'normalise_title', 'split_by_share',
          'stratified_kfold', 'train_val_test_split']
 
-# %% ../nbs/core/13_splits.ipynb #c5854b64
+# %% ../nbs/core/13_splits.ipynb #4e0e05e2
 class LeakageError(ValueError):
     "Training and scored rows share a group, a source video or content."
 
@@ -32,16 +32,17 @@ class LeakageError(ValueError):
 _SHARED = {'group': 'group', 'video_id': 'source video', 'sha256': 'content hash', 'source_hash': 'source hash'}
 
 
-def _row_name(row: dict) -> str:
-    "video/variant of a row."
+def _row_name(rows: pl.DataFrame, column: str, value: str) -> str:
+    "video/variant of the first row that holds a value in a column."
+    row = rows.filter(pl.col(column) == value).row(0, named=True)
     return f"{row['video_id']}/{row['variant']}" if row.get('variant') else row['video_id']
 
-
+# %% ../nbs/core/13_splits.ipynb #90683f1e
 def guard(
     train_rows: pl.DataFrame,  # columns video_id, group; sha256 and source_hash are compared when both sides have them
     val_rows: pl.DataFrame,    # rows that will be scored, same columns
 ):
-    "Raise LeakageError naming a pair of rows that share a group, a source video or a content hash; null hashes match none."
+    "Raise LeakageError naming two rows that share a group, a source video or a content hash; null hashes match none."
     for side, rows in (('training', train_rows), ('scored', val_rows)):
         for column in ('video_id', 'group'):
             if column not in rows.columns or rows[column].null_count():
@@ -51,14 +52,24 @@ def guard(
         shared = set(train_rows[column].drop_nulls()) & set(val_rows[column].drop_nulls()) - {''}
         if not shared: continue
         value = min(shared)
-        left, right = (_row_name(rows.filter(pl.col(column) == value).row(0, named=True)) for rows in (train_rows, val_rows))
+        left, right = (_row_name(rows, column, value) for rows in (train_rows, val_rows))
         raise LeakageError(f"training row '{left}' and scored row '{right}' share the {what} '{value}' "
                            f'({len(shared)} shared in all); cut the folds by group.')
 
-# %% ../nbs/core/13_splits.ipynb #bd046033
+# %% ../nbs/core/13_splits.ipynb #2132e806
 PARTS = ('train', 'inner_val', 'val', 'test')
 
 
+def _check_parts(split: 'Split'):
+    "Raise LeakageError when a video stands in two parts."
+    seen: dict[str, str] = {}
+    for part in PARTS:
+        for video_id in getattr(split, part):
+            if video_id in seen:
+                raise LeakageError(f"video '{video_id}' is in {seen[video_id]} and in {part}; give it one part.")
+            seen[video_id] = part
+
+# %% ../nbs/core/13_splits.ipynb #26a6ed5d
 @dataclass(frozen=True)
 class Split:
     "Video ids of each part, with the rule and the seed that made them."
@@ -72,12 +83,7 @@ class Split:
 
     def __post_init__(self):
         for part in PARTS: object.__setattr__(self, part, tuple(getattr(self, part)))
-        seen: dict[str, str] = {}
-        for part in PARTS:
-            for video_id in getattr(self, part):
-                if video_id in seen:
-                    raise LeakageError(f"video '{video_id}' is in {seen[video_id]} and in {part}; give it one part.")
-                seen[video_id] = part
+        _check_parts(self)
 
     def to_json(self) -> str:
         "The split as JSON text, one part a line."
@@ -91,8 +97,7 @@ class Split:
         fields = set(cls.__dataclass_fields__)
         if unknown := set(values) - fields:
             raise ValueError(f'split file: unknown entries {sorted(unknown)}; known are {sorted(fields)}.')
-        if missing := {'train', 'val'} - set(values):
-            raise ValueError(f'split file: entries {sorted(missing)} are missing.')
+        if missing := {'train', 'val'} - set(values): raise ValueError(f'split file: {sorted(missing)} missing.')
         return cls(**values)
 
 # %% ../nbs/core/13_splits.ipynb #4c68ddc8
@@ -121,8 +126,8 @@ def guard_split(
         for other in present[i + 1:]:
             guard(*(rows.filter(pl.col('video_id').is_in(getattr(split, name))) for name in (part, other)))
 
-# %% ../nbs/core/13_splits.ipynb #34daa359
-def _make(folds: pl.DataFrame, parts: dict[str, pl.DataFrame], inner: float, inner_seed: Sequence[int], **about) -> Split:
+# %% ../nbs/core/13_splits.ipynb #376a06b0
+def _make(folds: pl.DataFrame, parts: dict[str, pl.DataFrame], inner: float, inner_seed: list[int], **about) -> Split:
     "A checked Split from row tables, its inner validation cut from the training rows."
     if not 0 <= inner < 1: raise ValueError(f'inner = {inner} is not a share; give a number in [0, 1), such as 0.15.')
     train = parts['train']

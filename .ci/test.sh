@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Everything `make test` checks, in the order of what fails fastest. Run from the project's root after set-up.
+set -euo pipefail
+bin=$PWD/.venv/bin
+step() { printf '\n== %s (%d s)\n' "$1" "$SECONDS"; }
+step 'notebooks and library: in step, clean, within the house limits'
+"$bin/python" -m pytest -q tests/test_notebooks.py
+step 'the tests in the notebooks'
+"$bin/nbdev_test" --n_workers 2 --do_print
+step 'the tests that cross notebooks'
+"$bin/python" -m pytest -q tests --ignore tests/test_notebooks.py
+step 'the documentation site'
+"$bin/python" .ci/docs.py
+step 'all passed'

@@ -1,0 +1,164 @@
+"""The notebooks themselves: in step with the library, clean, tagged, and within the limits of the house style."""
+import ast
+import filecmp
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted(p for p in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+MODELS = [p for p in NOTEBOOKS if re.fullmatch(r'5[a-z]_\w+\.ipynb', p.name)]
+MODULES = sorted((ROOT / 'fvc').rglob('*.py'))
+BIN = Path(sys.executable).parent
+
+
+def cells(path):
+    return json.loads(path.read_text())['cells']
+
+
+def source(cell):
+    return ''.join(cell['source'])
+
+
+def exported(path):
+    return [source(c) for c in cells(path) if c['cell_type'] == 'code' and source(c).startswith('#| export')]
+
+
+@pytest.fixture(scope='session')
+def fresh(tmp_path_factory):
+    "A copy of what nbdev works on, exported and cleaned there."
+    copy = tmp_path_factory.mktemp('project')
+    for name in ('nbs', 'fvc'):
+        shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns('__pycache__'))
+    for name in ('settings.ini', 'setup.py', 'README.md'):
+        shutil.copy(ROOT / name, copy / name)
+    for module in (copy / 'fvc').rglob('*.py'):
+        module.unlink()
+    for command in ('nbdev_export', 'nbdev_clean'):
+        subprocess.run([BIN / command], cwd=copy, check=True, capture_output=True)
+    return copy
+
+
+def test_library_is_what_the_notebooks_export(fresh):
+    made = {p.relative_to(fresh) for p in (fresh / 'fvc').rglob('*.py')}
+    assert made == {p.relative_to(ROOT) for p in MODULES}, 'run nbdev_export'
+    differ = [str(p) for p in made if not filecmp.cmp(fresh / p, ROOT / p, shallow=False)]
+    assert not differ, f'run nbdev_export: {differ}'
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_clean(path, fresh):
+    assert path.read_bytes() == (fresh / path.relative_to(ROOT)).read_bytes(), 'run nbdev_clean'
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_limits(path):
+    model = path in MODELS
+    code = [source(c) for c in cells(path) if c['cell_type'] == 'code']
+    assert len(cells(path)) <= (20 if model else 60)
+    assert max((len(s.splitlines()) for s in code), default=0) <= 30
+    assert sum(len(s.splitlines()) for s in exported(path)) <= (120 if model else 300)
+    assert path.stat().st_size <= 150 * 1024
+
+
+@pytest.mark.parametrize('path', [p for p in NOTEBOOKS if p.stem not in ('index', 'names')], ids=lambda p: p.stem)
+def test_head(path):
+    first, second = cells(path)[:2] if exported(path) else (None, cells(path)[0])
+    if first:
+        assert source(first).startswith('#| default_exp ')
+    assert re.match(r'# .+\n\n> .+', source(second)) and len(source(second).strip().splitlines()) == 3
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_imports_stand_alone(path):
+    for cell in cells(path):
+        if cell['cell_type'] != 'code' or '#| train' in source(cell) or source(cell).startswith(('%', '!')):
+            continue
+        kinds = {isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(source(cell)).body}
+        assert len(kinds) < 2, f'an import among other code would run in the docs build:\n{source(cell)}'
+
+
+@pytest.mark.parametrize('path', MODELS, ids=lambda p: p.stem)
+def test_model_anatomy(path):
+    "The cells that every model notebook has, in the order a reader expects."
+    stem = path.stem.split('_', 1)[1]
+    code = [c for c in cells(path) if c['cell_type'] == 'code']
+    text = [source(c) for c in code]
+    assert text[0] == f'#| default_exp models.{stem}'
+    tagged = [c for c in code if 'parameters' in c['metadata'].get('tags', [])]
+    assert len(tagged) == 1, 'exactly one cell is tagged parameters'
+    assert re.fullmatch(r"fold: int = 1 +# .+\ndata: str = '' +# .+\noverrides: str = '' +# .+", source(tagged[0]))
+    order = [next(i for i, s in enumerate(text) if re.search(p, s)) for p in
+             (r'^fold: int', rf'def {stem}\(', r'^#\| export\nspec = Spec\(', r'check_model\(spec\)', r'run_fold\(spec, fold, data, overrides\)')]
+    assert order == sorted(order)
+    assert text[order[-1]].startswith('#| train') and text[order[-1]].rstrip().endswith('result')
+    assert cells(path)[-1]['cell_type'] == 'markdown'
+    words = sum(len(source(c).split()) for c in cells(path) if c['cell_type'] == 'markdown' and '```' not in source(c))
+    assert 60 <= words <= 220, words
+
+
+@pytest.mark.parametrize('path', [p for p in NOTEBOOKS if '#| train' in p.read_text()], ids=lambda p: p.stem)
+def test_notebooks_that_run_have_parameters(path):
+    "papermill ignores what it is given when the tag is lost, and every job trains the default fold."
+    assert sum('parameters' in c['metadata'].get('tags', []) for c in cells(path)) == 1
+
+
+def test_a_lost_tag_is_noticed(tmp_path):
+    nb = json.loads(MODELS[0].read_text())
+    for c in nb['cells']:
+        c['metadata'] = {}
+    lost = tmp_path / MODELS[0].name
+    lost.write_text(json.dumps(nb))
+    with pytest.raises(AssertionError, match='parameters'):
+        test_model_anatomy(lost)
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: p.stem)
+def test_modules_stay_small(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    long = {n.name: n.end_lineno - n.lineno + 1 for n in ast.walk(ast.parse(text))
+            if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)) and n.end_lineno - n.lineno + 1 > 60}
+    assert not long
+
+
+LAYERS = {  # a module imports only from lower layers, or within its layer from a notebook with a smaller number
+    0: ('registry', 'config', 'parameters'), 3: ('sample', 'scenes', 'clips', 'setup', 'augmentation', 'features', 'scaling', 'scaled_features'),
+    4: ('fitting', 'checks', 'results', 'figures', 'experiment', 'floors', 'runs'), 5: ('model_training', 'report', 'pipeline'), 6: ('cli',),
+    2: ('folds', 'splits', 'corpus', 'sources', 'stage', 'optim', 'training')}
+
+
+def layer(module):
+    if module.startswith('fvc.models'):
+        return 2
+    return next((n for n, names in LAYERS.items() if module.split('.')[-1] in names), 1)
+
+
+def test_layers():
+    "Imports at the top of a module point downwards; what is imported inside a function is looked up by name at run time."
+    wrong = []
+    for path in MODULES:
+        module = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom):
+                base = module.rsplit('.', node.level)[0] + '.' if node.level else ''
+                target = base + (node.module or '')
+                if target.startswith('fvc.') and layer(target) > layer(module):
+                    wrong.append(f'{module} imports {target}')
+    assert not wrong, wrong
+
+
+def test_every_setting_is_read_somewhere():
+    "A configuration key that nobody reads is a promise that is not kept."
+    import dataclasses
+
+    from fvc import config
+    text = '\n'.join(p.read_text() for p in MODULES)
+    names = {f.name for c in vars(config).values() if dataclasses.is_dataclass(c) for f in dataclasses.fields(c)}
+    unread = [n for n in names if not re.search(rf"[\w\])]\.{n}\b|\['{n}'\]|\[\"{n}\"\]", text.replace('cfg.to_dict', ''))]
+    assert not unread, unread
