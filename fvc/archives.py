@@ -57,7 +57,7 @@ def _refuse_overlaps(path, infos):
         seen.add(name)
         end, last = info.header_offset + 30 + info.compress_size, name
 
-# %% ../nbs/core/02b_archives.ipynb #d3ea66eb
+# %% ../nbs/core/02b_archives.ipynb #9f77234f
 def list_members(path: Path  # the zip file
                 ) -> list[Member]:  # its files (no folders), in the order they lie in the archive
     """Read the directory of a zip archive and refuse an unsafe one.
@@ -78,15 +78,16 @@ def _member(info, position):
     year, month, *rest = info.date_time
     changed = calendar.timegm((year, min(max(month, 1), 12), *rest))
     crc = None if info.compress_type == 99 and not info.CRC else info.CRC
-    return Member(info.orig_filename, info.file_size, info.compress_size, crc, bool(info.flag_bits & 1), changed, position)
+    locked = bool(info.flag_bits & 1)
+    return Member(info.orig_filename, info.file_size, info.compress_size, crc, locked, changed, position)
 
-# %% ../nbs/core/02b_archives.ipynb #219c8c5f
+# %% ../nbs/core/02b_archives.ipynb #34fd97ce
 def archive_password(file: Path | str = ''  # a file whose first line is the password
                     ) -> str:
-    """Find the archive password: `FVC_ARCHIVE_PASSWORD`, then `file` or `FVC_ARCHIVE_PASSWORD_FILE`, then a prompt.
+    """Find the archive password: `file`, then `FVC_ARCHIVE_PASSWORD`, then `FVC_ARCHIVE_PASSWORD_FILE`, then a prompt.
 
-    Raises `PasswordError` where none of the three gives one."""
-    if password := os.environ.get('FVC_ARCHIVE_PASSWORD'): return password
+    Raises `PasswordError` where none of them gives one."""
+    if not file and (password := os.environ.get('FVC_ARCHIVE_PASSWORD')): return password
     if file := file or os.environ.get('FVC_ARCHIVE_PASSWORD_FILE', ''):
         try: lines = Path(file).read_text(encoding='utf-8').splitlines()
         except (OSError, UnicodeDecodeError) as e:
@@ -137,7 +138,7 @@ def _places(path, members, target, wanted):
         taken.add(place)
     return places
 
-# %% ../nbs/core/02b_archives.ipynb #0f87d964
+# %% ../nbs/core/02b_archives.ipynb #72522a79
 def _refuse_bombs(path, members, max_ratio, max_bytes):
     "Raise `ArchiveError` where members are implausibly large."
     for m in members:
@@ -157,7 +158,8 @@ def _refuse_full_disk(path, target, needed):
 
 def _is_there(place, member, verify):
     "Whether a member was extracted before: right size and time and, where asked, right content."
-    if not place.is_file() or (place.stat().st_size, int(place.stat().st_mtime)) != (member.size, member.time): return False
+    if not place.is_file(): return False
+    if (place.stat().st_size, int(place.stat().st_mtime)) != (member.size, member.time): return False
     if not verify or member.crc is None: return True
     crc = 0
     for block in _file_blocks(place): crc = zlib.crc32(block, crc)

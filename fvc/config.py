@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 from .registry import Spec, nearest, options, parts, spec_of
 
-# %% ../nbs/core/01_config.ipynb #84c03bc3
+# %% ../nbs/core/01_config.ipynb #be38eacc
 def _at(default, low=None, high=None, choices=None, local=False):
     return field(default=default, metadata=dict(low=low, high=high, choices=choices, local=local))
 
@@ -28,6 +28,7 @@ class DataConfig:
     variants: int = _at(10, 0)  # augmented copies of each training video that are used, besides the original
     stage: int = _at(2, choices=(2, 4))  # whose feature table feeds table models
     include_metadata: bool = False  # also give table models the columns marked as metadata
+    permuted: Optional[int] = _at(None, 0)  # deal the labels to groups by chance, with this seed: a floor, never a result
     cache_mb: int = _at(1024, 0, local=True)  # decoded clips kept in memory, MiB
 
 @dataclass
@@ -166,11 +167,11 @@ def _plain(value, local=True):
     return {f.name: _plain(getattr(value, f.name), local) for f in fields(value)
             if local or not f.metadata.get('local')}
 
-# %% ../nbs/core/01_config.ipynb #609304c0
+# %% ../nbs/core/01_config.ipynb #ef164761
 class ConfigError(ValueError):
     "A configuration that cannot be meant: an unknown key, a wrong type, a value out of range."
 
-def _schema(name, function, **fixed):
+def _schema(title, function, **fixed):
     "A dataclass with the options of a function as its fields."
     hints = {p.name: p.annotation for p in inspect.signature(function).parameters.values()}
     rows = [(n, str, field(default=v)) for n, v in fixed.items()]
@@ -178,7 +179,7 @@ def _schema(name, function, **fixed):
         hint = hints[option] if hints[option] is not inspect.Parameter.empty else Any
         rows.append((option, Optional[hint] if default is None else hint,
                      field(default_factory=lambda d=default: d) if isinstance(default, (list, dict)) else field(default=default)))
-    return dataclasses.make_dataclass(name, rows)
+    return dataclasses.make_dataclass(title, rows)
 
 def _transforms():
     rows = [(n, Optional[float], _at(options(f).get('p'), 0, 1)) for n, f in sorted(parts('array').items())]

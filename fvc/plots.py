@@ -237,7 +237,7 @@ def plot_feature_distributions(
         for ax in axes[len(features):]: ax.set_visible(False)
     return axes[:len(features)]
 
-# %% ../nbs/core/08_plots.ipynb #97124c5f
+# %% ../nbs/core/08_plots.ipynb #3ed797d6
 def contact_sheet(
     images: list,  # (height, width, 3) uint8, or (height, width) greys in 0–255 or masks of bool
     titles: list = None,  # one an image
@@ -246,17 +246,16 @@ def contact_sheet(
     ax: plt.Axes = None,  # None: a new figure
 ) -> plt.Axes:
     "Images in rows, each as large as its tile allows with its aspect kept."
-    rows = -(-len(images) // columns)
-    height = tile * (1.16 if titles else 1)
-    ax = new_axis(ax, (tile * min(columns, len(images)), height * rows))
-    for i, image in enumerate(images):
-        image = np.asarray(image)
+    tall = max(np.asarray(i).shape[0] / max(np.asarray(i).shape[:2]) for i in images) + (0.16 if titles else 0)  # in tiles
+    columns, rows = min(columns, len(images)), -(-len(images) // columns)
+    ax = new_axis(ax, (tile * columns, tile * tall * rows))
+    for i, image in enumerate(map(np.asarray, images)):
         h, w = np.array(image.shape[:2]) / max(image.shape[:2]) * .96
-        x, y = i % columns + .5, (i // columns) * height / tile + .5
+        x, y = i % columns + .5, i // columns * tall + (tall - (0.16 if titles else 0)) / 2
         span = {} if image.ndim == 3 else {'cmap': 'gray', 'vmin': 0, 'vmax': 1 if image.dtype == bool else 255}
         ax.imshow(image, extent=(x - w / 2, x + w / 2, y + h / 2, y - h / 2), **span)
         if titles: ax.text(x, y + h / 2 + .02, titles[i], ha='center', va='top', fontsize=6)
-    ax.set(xlim=(0, min(columns, len(images))), ylim=(rows * height / tile, 0), aspect='equal')
+    ax.set(xlim=(0, columns), ylim=(rows * tall, 0), aspect='equal')
     ax.axis('off')
     return ax
 

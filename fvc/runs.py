@@ -16,7 +16,7 @@ from .config import canonical_hash, project_root, workspace
 from .parameters import check_parameters
 from .table import file_sha256, write_json
 
-# %% ../nbs/core/22_runs.ipynb #46bacfc9
+# %% ../nbs/core/22_runs.ipynb #4f1833f2
 def runs_folder(data: str = '', # the workspace, as given to a notebook
                ) -> Path:
     "Where the executed notebooks of a workspace are kept: one folder a workspace, named after it."
@@ -29,6 +29,7 @@ class Task:
     notebook: Path
     output: Path # the executed copy, an .ipynb
     parameters: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None # of the fold it trains, whose MLflow run gets the executed notebook
 
     def __post_init__(self):
         if not self.notebook.is_file(): raise FileNotFoundError(f'{self.notebook} does not exist')
@@ -57,8 +58,9 @@ class Task:
         write_json(self.marker(state), dict(facts, task=self.hash, notebook=self.notebook.name, parameters=self.parameters))
         other.unlink(missing_ok=True)
 
-# %% ../nbs/core/22_runs.ipynb #86a2e1f4
-def execute(task: Task, timeout: float | None = None, # seconds
+# %% ../nbs/core/22_runs.ipynb #2779dba1
+def execute(task: Task,
+            threads: int = 0, # for the notebook's arithmetic; 0: all cores
            ) -> tuple[str, str]: # state, and for a failed one the last line of its error
     "Execute one task unless it is done; a failed one keeps its partial notebook."
     if task.state == 'done': return 'done', 'done before'
@@ -66,12 +68,22 @@ def execute(task: Task, timeout: float | None = None, # seconds
     for state in ('done', 'failed'): task.marker(state).unlink(missing_ok=True)
     command = [sys.executable, '-m', 'papermill', str(task.notebook), str(task.output), '--cwd', str(project_root()),
                '--autosave-cell-every', '2', '--no-progress-bar', '--log-level', 'WARNING', '-y', json.dumps(task.parameters)]
-    start, quiet = time.time(), dict(os.environ, PYTHONWARNINGS='ignore', MPLBACKEND='agg')
-    run = subprocess.run(command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, env=quiet)
+    start, env = time.time(), dict(os.environ, PYTHONWARNINGS='ignore', MPLBACKEND='agg')
+    if threads: env.update({f'{k}_NUM_THREADS': str(threads) for k in ('OMP', 'MKL', 'OPENBLAS')})
+    run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=env)
     state = 'done' if run.returncode == 0 else 'failed'
     error = '' if state == 'done' else _last_line(run.stderr)
+    _attach(task)
     task.mark(state, seconds=round(time.time() - start, 1), error=error)
     return state, error
+
+def _attach(task):
+    "Keep the executed notebook with the fold's MLflow run, where there is one."
+    file = task.folder/'mlflow.json' if task.folder else None
+    if file is None or not file.is_file(): return
+    from fvc.tracking import MLflowTracker
+    known = json.loads(file.read_text(encoding='utf-8'))
+    MLflowTracker(task.folder.parents[2], run_id=known['run_id']).attach(task.output, folder='notebook')
 
 def _last_line(text):
     "The line of a traceback that says what went wrong."
@@ -79,7 +91,7 @@ def _last_line(text):
     errors = [l for l in lines if l[:1].isalpha() and ('Error' in l.split(':')[0] or 'Exception' in l.split(':')[0])]
     return (errors or lines or ['papermill gave no reason'])[-1]
 
-# %% ../nbs/core/22_runs.ipynb #292ed989
+# %% ../nbs/core/22_runs.ipynb #092865ca
 @dataclass(frozen=True)
 class Outcome:
     "What became of a task."
@@ -93,8 +105,9 @@ def execute_all(tasks: list[Task],
                ) -> list[Outcome]: # in the order of `tasks`
     "Execute tasks in a bounded pool; a failed one does not stop the others."
     from tqdm import tqdm
-    pool = ThreadPoolExecutor(workers or os.cpu_count())
-    futures = {pool.submit(execute, t): t for t in tasks}
+    workers = workers or os.cpu_count()
+    pool, threads = ThreadPoolExecutor(workers), max(1, os.cpu_count() // min(workers, len(tasks) or 1))
+    futures = {pool.submit(execute, t, threads): t for t in tasks}
     with tqdm(total=len(tasks), desc=name, unit='run', delay=2, file=sys.stderr) as bar:
         try:
             waiting = set(futures)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PHOTOS', 'MARGIN', 'MANIPULATIONS', 'photograph', 'regions', 'cover', 'camera_path', 'film', 'add_sensor_noise',
-           'encode', 'decode', 'record', 'blob', 'splice', 'copy_move', 'inpaint', 'face_patch', 'oversmooth',
-           'segment', 'manipulate']
+           'encode', 'encode_to_rate', 'decode', 'record', 'blob', 'splice', 'copy_move', 'inpaint', 'face_patch',
+           'oversmooth', 'segment', 'manipulate']
 
 # %% ../nbs/core/15b_scenes.ipynb #b6aedc05
 import io
@@ -116,19 +116,18 @@ def add_sensor_noise(
         noisy[i] = np.clip(frame + spread * (0.9 * grey + 0.4 * colour) + 0.5, 0, 255)
     return noisy
 
-# %% ../nbs/core/15b_scenes.ipynb #b14c339c
+# %% ../nbs/core/15b_scenes.ipynb #e6c1e70a
+_X264 = {'preset': 'veryfast', 'x264-params': 'mbtree=0:rc-lookahead=0:scenecut=0'}
+
 def encode(
     target,  # path or open binary file
     frames: np.ndarray,  # (frames, height, width, 3) uint8, even height and width
     fps: Fraction,  # frames per second
-    codec: str = 'libx264',  # or 'mpeg4'
-    bit_rate: int = None,  # bits per second; None: H.264 at quality `crf`
-    crf: int = 14,  # H.264 quality when no bit rate is given, smaller is better
+    crf: float = 14,  # H.264 quality, smaller is better
+    bit_rate: int = None,  # bits per second: MPEG-4 part 2 at that rate instead
 ) -> None:
     "Write an MP4."
-    options = {'preset': 'veryfast'} if codec == 'libx264' else {}
-    if bit_rate: options |= {'maxrate': str(round(bit_rate * 1.3)), 'bufsize': str(bit_rate)}
-    else: options |= {'crf': str(crf)}
+    codec, options = ('mpeg4', {}) if bit_rate else ('libx264', _X264 | {'crf': f'{crf:.2f}'})
     with av.open(target, 'w', format='mp4') as out:
         stream = out.add_stream(codec, rate=fps, options=options)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], 'yuv420p'
@@ -137,6 +136,25 @@ def encode(
         for frame in frames: out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
         out.mux(stream.encode(None))
 
+def encode_to_rate(
+    target,  # path or open binary file
+    frames: np.ndarray,  # (frames, height, width, 3) uint8
+    fps: Fraction,  # frames per second
+    codec: str,  # 'h264' or 'mpeg4'
+    bit_rate: int,  # bits per second wanted
+) -> None:
+    "Write an MP4 of about the wanted size; for H.264 by trying qualities, for six steps of it halve the bits."
+    if codec == 'mpeg4': return encode(target, frames, fps, bit_rate=bit_rate)
+    wanted, crf, slope, last = bit_rate * len(frames) / float(fps) / 8, 22.0, -1 / 6, None
+    for _ in range(4):
+        trial = io.BytesIO()
+        encode(trial, frames, fps, crf)
+        excess = np.log2(len(trial.getvalue()) / wanted)
+        if last and abs(crf - last[0]) > 0.1: slope = min(-1 / 12, (excess - last[1]) / (crf - last[0]))
+        last, crf = (crf, excess), float(np.clip(crf - excess / slope, 8, 40))
+    encode(target, frames, fps, crf)
+
+# %% ../nbs/core/15b_scenes.ipynb #b1c0157d
 def decode(
     source,  # path or open binary file
 ) -> np.ndarray:  # (frames, height, width, 3) uint8
@@ -148,11 +166,11 @@ def decode(
 def record(
     frames: np.ndarray,  # (frames, height, width, 3) uint8
     fps: Fraction,  # frames per second
-    crf: int,  # H.264 quality of the camera
+    crf: float,  # H.264 quality of the camera
 ) -> np.ndarray:  # (frames, height, width, 3) uint8
     "What a camera's own H.264 leaves of the frames."
     buffer = io.BytesIO()
-    encode(buffer, frames, fps, crf=crf)
+    encode(buffer, frames, fps, crf)
     buffer.seek(0)
     return decode(buffer)
 

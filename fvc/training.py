@@ -48,7 +48,7 @@ def _logits(model, batch, device):
 
 def _device(model): return next((p.device for p in model.parameters()), torch.device('cpu'))
 
-# %% ../nbs/core/15_training.ipynb #b3111d53
+# %% ../nbs/core/15_training.ipynb #c4dc73c3
 def _steps(loader: Iterable, accumulate: int):
     "Lists of batches, one list an optimiser step; the last may be shorter."
     group = []
@@ -60,7 +60,8 @@ def _steps(loader: Iterable, accumulate: int):
 def _one_step(model, batches, optimizer, loss, accelerator, grad_clip):
     "Gradient of the mean over all examples of the batches, clipped, and one step: (loss, gradient norm, examples)."
     here = sum(len(b['label']) for b in batches)
-    every = accelerator.reduce(torch.tensor(here, device=accelerator.device)).item() if accelerator.num_processes > 1 else here
+    together = accelerator.reduce if accelerator.num_processes > 1 else lambda value: value  # summed over processes
+    every = int(together(torch.tensor(here, device=_device(model))))
     total = 0.0
     for k, batch in enumerate(batches):
         with nullcontext() if k == len(batches) - 1 else accelerator.no_sync(model):
@@ -69,12 +70,12 @@ def _one_step(model, batches, optimizer, loss, accelerator, grad_clip):
             cost = (loss or loss_for(batch['label']))(logits, batch['label']) * share
             accelerator.backward(cost * accelerator.num_processes)  # processes are averaged afterwards
             total = total + cost.detach()
-    if not math.isfinite(total := float(total)):
+    if not math.isfinite(total := float(together(total))):
         raise FloatingPointError(f'the training loss is {total}: lower optim.lr or set optim.grad_clip')
     norm = accelerator.clip_grad_norm_(model.parameters(), grad_clip or math.inf)
     optimizer.step()
     optimizer.zero_grad()
-    return total, float(norm), here
+    return total, float(norm), every
 
 # %% ../nbs/core/15_training.ipynb #e074ce63
 def train_one_epoch(model: nn.Module,  # trained in place
@@ -203,7 +204,7 @@ class _Run:
         for name, part in self.parts().items(): part.load_state_dict(kept.state[name])
         _restore_random_state(kept.state['random'], self.loader)
 
-# %% ../nbs/core/15_training.ipynb #c52a9c1e
+# %% ../nbs/core/15_training.ipynb #dcda2cdd
 def _settings(cfg):
     "What can change a result: every field but those marked local."
     return {f.name: getattr(cfg, f.name) for f in fields(cfg) if not f.metadata.get('local')}
@@ -224,12 +225,13 @@ def _one_epoch(run, epoch, optim_cfg, train_cfg, tracker, bar):
     trained = train_one_epoch(run.model, run.train, run.optimizer, run.scheduler, run.loss, run.accelerator,
                               train_cfg.accumulate, optim_cfg.grad_clip, bar)
     found = evaluate(run.model, run.val, run.loss, run.accelerator)
-    bar.set_postfix(epoch=epoch, loss=trained['train_loss'], **{train_cfg.monitor: found[train_cfg.monitor]})
+    shown = {'loss': trained['train_loss'], train_cfg.monitor: found[train_cfg.monitor]}
+    bar.set_postfix(shown, refresh=False, epoch=epoch)
     if run.accelerator.is_main_process:
         for phase, metrics in (('schedule', rates), ('train', trained), ('val', found)): tracker.log(metrics, step, epoch, phase)
     return found
 
-# %% ../nbs/core/15_training.ipynb #85dd369c
+# %% ../nbs/core/15_training.ipynb #d0b2dd25
 def fit_with_tracking(model: nn.Module,  # trained in place; ends with the weights of its best epoch
                       train_loader: Iterable,  # batches to train on
                       val_loader: Iterable,  # the INNER validation: chooses the epoch, so it must not be what is reported
@@ -253,7 +255,7 @@ def fit_with_tracking(model: nn.Module,  # trained in place; ends with the weigh
     start = kept.epoch if kept else 0
     if main: tracker.rewind(start)
     with _deterministic(), tqdm(total=run.steps * train_cfg.epochs, initial=run.steps * start, desc='training', unit='step',
-                                delay=2, disable=not main) as bar:
+                                delay=2, mininterval=2, disable=not main) as bar:
         for epoch in range(start + 1, train_cfg.epochs + 1):
             if run.stopper.stop: break
             run.stopper.update(_one_epoch(run, epoch, optim_cfg, train_cfg, tracker, bar), epoch)

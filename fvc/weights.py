@@ -121,7 +121,7 @@ def load_package_weights(name: str,  # 'tf_efficientnet_lite0'
     net, origin = load()
     return ImageBackbone(net, mean, std), origin
 
-# %% ../nbs/core/12_weights.ipynb #22f3b063
+# %% ../nbs/core/12_weights.ipynb #42d5fc94
 def _timm(name, weights=None):
     "A timm network, with given tensors or untrained, as a backbone."
     given = dict(pretrained=True, pretrained_cfg_overlay={'state_dict': weights}) if weights else {}
@@ -138,10 +138,13 @@ def load_hub_weights(name: str,  # a timm architecture, e.g. 'inception_v3'
     return _timm(name, load_weights_file(path)), _origin(f'hub {repository}', path)
 
 def load_image_backbone(name: str,  # a timm architecture
-                        pretrained: bool = True,  # False: random weights, and the origin says so
+                        pretrained: bool = True,  # False: random weights, and the origin says which
                         ) -> tuple[ImageBackbone, str]:  # the backbone and the origin of its weights
     "A backbone from `FVC_WEIGHTS`, else a package, else the hub; raises `MissingWeights`, or `ValueError` for an unknown name."
     if not timm.is_model(name): raise ValueError(f'timm has no architecture {name!r}: see timm.list_models()')
-    if not pretrained: return _timm(name), 'random initialisation'
+    if not pretrained:
+        seed = torch.randint(2**31, (1,), device='cpu').item()  # the origin says all that the weights depend on
+        torch.manual_seed(seed)
+        return _timm(name), f'random initialisation of {name}, seed {seed}'
     if path := find_local_weights(name): return _timm(name, load_weights_file(path)), _origin('FVC_WEIGHTS', path)
     return load_package_weights(name) if name in PACKAGES else load_hub_weights(name)

@@ -147,7 +147,7 @@ def corpus_line(target: str | Path  # a workspace that stage 0 has set up
             f"{c['fake']} fake, {c['excluded']} excluded, {c['failed']} failed), {c['cascades']} cascades, "
             f"{c['groups']} groups, data {c['data_hash']}")
 
-# %% ../../nbs/0_setup.ipynb #777e26ef
+# %% ../../nbs/0_setup.ipynb #1d182e5a
 def _refuse_unwritable(target):
     "Raise `CorpusError` where the workspace cannot be written."
     at = next(p for p in (target, *target.parents) if p.exists())
@@ -155,9 +155,10 @@ def _refuse_unwritable(target):
     if not os.access(at, os.W_OK | os.X_OK):
         raise CorpusError(f'The workspace {target} cannot be written: no permission in {at}; choose another.')
 
+# %% ../../nbs/0_setup.ipynb #31990d35
 def setup(source: str | Path,           # folder with the archives or the videos; only read
           data: str = '',               # the workspace; '' means FVC_DATA, else data/
-          overrides: str = '',          # settings, e.g. 'stages.setup.link=copy split.n_splits=3'
+          overrides: str | list[str] = '',  # settings, e.g. 'stages.setup.link=copy split.n_splits=3'
           password: str | None = None,  # of the archives; None: environment, file or prompt
          ) -> pl.DataFrame:             # the index, one row a video
     """Set a corpus up: videos in place, the index (CSV and JSON), `duplicates.csv`, `folds.arrow` and `corpus.json`.
@@ -181,7 +182,6 @@ def setup(source: str | Path,           # folder with the archives or the videos
     index = pl.DataFrame([{c: r[c] for c in COLUMNS} for r in shown], schema=COLUMNS)
     changed = None if stored is not None and folds.equals(stored) else folds
     _write(target, index, plan.report + _merged_cascades(rows), _about(plan, index, folds), changed, split)
-    kept = 0 if stored is None else len(stored)
-    print(f'folds: {len(folds)} videos in {folds["fold"].max()} folds, {kept} kept, {len(folds) - kept} dealt now')
-    print(corpus_line(target))
+    old, new = (0, len(folds)) if stored is None else (len(stored), len(folds) - len(stored))
+    print(f'folds: {old + new} videos, {old} kept theirs, {new} dealt now', corpus_line(target), sep='\n')
     return index

@@ -1,0 +1,33 @@
+"""What several test files share: real videos and a small indexed corpus, made once."""
+import os
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault('MLFLOW_DISABLE_TELEMETRY', 'true')
+
+
+def write_clip(path, seed, frames=12, size=(64, 48), codec='libx264'):
+    "A short real video of moving noise, different for every seed."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = np.random.default_rng(seed).integers(0, 255, (size[1] + frames, size[0], 3), dtype=np.uint8)
+    with av.open(str(path), 'w') as out:
+        stream = out.add_stream(codec, rate=12)
+        stream.width, stream.height, stream.pix_fmt = *size, 'yuv420p'
+        for i in range(frames):
+            image = np.ascontiguousarray(picture[i:i + size[1]])
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format='rgb24')))
+        out.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope='session')
+def shared():
+    "The folder with real clips and the real corpus's metadata; tests that need it say so when it is absent."
+    folder = Path(os.environ.get('FVC_SHARED', ROOT.parent / 'shared')) / 'data'
+    if not folder.is_dir():
+        pytest.skip(f'{folder} is absent: set FVC_SHARED to the folder that holds data/clips')
+    return folder
