@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['make_split', 'run_fold']
 
-# %% ../nbs/core/19_experiment.ipynb #a21dbecb
+# %% ../nbs/core/19_experiment.ipynb #0e52b49b
 import json, shutil, time
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +19,9 @@ from .fitting import FITS
 from .metrics import basic_classification_metrics, best_threshold, group_weights
 from .parameters import check_injected
 from .registry import Spec, spec_of
-from .results import FoldResult, corpus_line, fold_metrics, resolve, run_name, summarise
+from .results import FoldResult, fold_metrics, resolve, run_name, summarise
 from .splits import Split, guard_split, holdout_split, kfold_split, split_from_file
+from .stages.setup import corpus_line
 from .table import StaleConfiguration, _differences, read_table, write_json, write_table, write_text
 from .tracking import ExperimentTracker, MLflowTracker, git_commit
 

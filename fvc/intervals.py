@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from .metrics import group_weights, measure
 
-# %% ../nbs/core/07b_intervals.ipynb #20d9fcef
+# %% ../nbs/core/07b_intervals.ipynb #49b95c66
 @dataclass(frozen=True)
 class Scored:
     "The columns of a predictions table as arrays."
@@ -25,6 +25,7 @@ class Scored:
         "One metric: auc and ap within folds, decisions over all rows."
         return measure(name, self.labels, self.scores, self.folds, weights, threshold)
 
+# %% ../nbs/core/07b_intervals.ipynb #6418a2e1
 def scored(
     pred: pl.DataFrame,  # video_id, group, label, score, fold; label and score may be lists; originals only
 ) -> Scored:

@@ -6,8 +6,8 @@
 __all__ = ['MODELS', 'stage_words', 'setup_workspace', 'run_one_stage', 'parse_shard', 'report', 'status', 'train', 'RunResult',
            'run']
 
-# %% ../nbs/core/24_pipeline.ipynb #cf934fb4
-import json
+# %% ../nbs/core/24_pipeline.ipynb #a0cf78a5
+import json, shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,11 @@ import polars as pl
 
 from .config import INDEX, compose, project_root, workspace
 from .registry import spec_of
-from .results import corpus_line
 from .runs import Task, execute_all, runs_folder, to_html
+from .stages.setup import corpus_line
 from .table import read_table
 
-# %% ../nbs/core/24_pipeline.ipynb #38eab44e
+# %% ../nbs/core/24_pipeline.ipynb #3a982fd3
 MODELS = ('logistic_regression', 'naive_cnn', 'xgboost_pretrained_inception', 'x3d') # what `fvc run` trains by default
 
 def stage_words(overrides: list[str]) -> list[str]:
@@ -30,8 +30,7 @@ def setup_workspace(source: str, data: str = '', overrides: list[str] = (), pass
     "Stage 0: index `source` into the workspace."
     from fvc.archives import archive_password
     from fvc.stages.setup import setup
-    password = archive_password(password_file) if password_file else None
-    return setup(source, str(workspace(data)), stage_words(overrides), password)
+    return setup(source, data, ' '.join(map(shlex.quote, stage_words(overrides))), archive_password(password_file) if password_file else None)
 
 def run_one_stage(number: int, # 1 to 4
                   data: str = '', overrides: list[str] = (),
@@ -82,7 +81,7 @@ def status(data: str = '') -> list[dict]: # part, rows, ok, failed, excluded
         lines.append(dict(part=run.parent.name, rows=done, ok=done, failed=0, excluded=0))
     return lines
 
-# %% ../nbs/core/24_pipeline.ipynb #9c2a3921
+# %% ../nbs/core/24_pipeline.ipynb #eb21e6eb
 def train(models: list[str], # names
           folds: str = '', # '', '2', '1-5' or '1,3'
           data: str = '', overrides: list[str] = (), workers: int = 0):
@@ -97,20 +96,24 @@ class RunResult:
     pages: list[str] # paths of HTML reports
     failed: list[str] # notebooks that failed, with the reason
 
-def _sample(data):
-    "The built-in corpus as a source: archives beside its workspace, made when they are not there."
-    from fvc.sample import make_sample
-    place = workspace(data)
-    archives = place/'archives'
-    if not archives.is_dir(): make_sample(archives)
-    return str(archives)
+def _is_sample(place):
+    "Whether a workspace holds the built-in sample, or nothing yet."
+    file = place/'corpus.json'
+    return not file.is_file() or json.loads(file.read_text(encoding='utf-8'))['sample']
 
 def _corpus(source, data, overrides, password_file):
+    "Index what is named, or the built-in sample where nothing is; returns the workspace."
+    if source is not None:
+        setup_workspace(source, data, overrides, password_file)
+        return workspace(data)
     place = workspace(data)
-    known = (place/'corpus.json').is_file()
-    if source is None and known and not json.loads((place/'corpus.json').read_text())['sample']: return print(corpus_line(place))
-    setup_workspace(source or _sample(data), data, overrides, password_file)
-    print(corpus_line(place))
+    if _is_sample(place):
+        from fvc.sample import SAMPLE_PASSWORD, make_sample
+        from fvc.stages.setup import setup
+        archives = make_sample(place/'archives', password=SAMPLE_PASSWORD)
+        setup(archives, str(place), ' '.join(map(shlex.quote, stage_words(overrides))), SAMPLE_PASSWORD)
+    else: print(corpus_line(place))
+    return place
 
 def run(source: str | None = None, # folder with archives or videos; `None`: what is indexed, else the built-in sample
         data: str = '', # the workspace
@@ -123,16 +126,12 @@ def run(source: str | None = None, # folder with archives or videos; `None`: wha
     from fvc.report import leaderboard
     from fvc.stages.model_training import stage5_train_models
     names, overrides = list(models or MODELS), list(overrides)
-    if source is None and not any(w.startswith('profile=') for w in overrides) and _is_sample(data): overrides.insert(0, 'profile=small')
+    if source is None and not any(w.startswith('profile=') for w in overrides) and _is_sample(workspace(data)): overrides.insert(0, 'profile=small')
     for name in names: compose(spec_of(name), overrides)
-    _corpus(source, data, overrides, password_file)
+    data = str(_corpus(source, data, overrides, password_file))
     for number in (1, 2, 3, 4): run_one_stage(number, data, overrides)
     outcomes = stage5_train_models(names, None, data, overrides, workers)
     failed = [f'{o.task.output.stem}: {o.note}' for o in outcomes if o.state == 'failed']
     for line in failed: print(f'failed: {line}')
     pages = report(data) + [str(to_html(o.task.output)) for o in outcomes if o.state == 'done' and o.task.parameters['fold'] == 1]
     return RunResult(leaderboard(data).to_dicts(), pages, failed)
-
-def _is_sample(data):
-    file = workspace(data)/'corpus.json'
-    return not file.is_file() or json.loads(file.read_text())['sample']

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from .metrics import outcome, roc_auc, average_precision
 
-# %% ../nbs/core/08_plots.ipynb #30d7cfe0
+# %% ../nbs/core/08_plots.ipynb #8be2b36d
 COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')  # class 0 (real), class 1 (fake), further classes
 FLOOR = '#777777'
 STYLE = {'figure.dpi': 75, 'savefig.dpi': 120, 'font.size': 9, 'axes.titlesize': 10, 'axes.spines.top': False,
@@ -35,6 +35,7 @@ def _legend(ax, **where):
     if ax.get_legend_handles_labels()[0]: ax.legend(frameon=False, fontsize=8, **where)
     return ax
 
+# %% ../nbs/core/08_plots.ipynb #3499f954
 def save_plot(
     ax: plt.Axes,  # any axis of the figure
     path: Path,  # png, svg or pdf by its suffix
@@ -97,7 +98,7 @@ def plot_pr(
                     label=f'{name} AP {average_precision(y, s):.2f}'.strip())
     return _legend(ax, loc='lower left')
 
-# %% ../nbs/core/08_plots.ipynb #52086fab
+# %% ../nbs/core/08_plots.ipynb #f512f1cf
 def plot_confusion(
     matrix: np.ndarray,  # (classes, classes) from confusion_matrix
     classes: tuple = ('real', 'fake'),  # names in order of the labels
@@ -116,6 +117,7 @@ def plot_confusion(
     ax.grid(False)
     return ax
 
+# %% ../nbs/core/08_plots.ipynb #ddbeb82d
 def plot_score_distribution(
     labels: np.ndarray,  # (n,) class index
     scores: np.ndarray,  # (n,) P(fake)
@@ -130,7 +132,7 @@ def plot_score_distribution(
     if threshold is not None: ax.axvline(threshold, ls='--', color='black', lw=1, label=f'threshold {threshold:.2f}')
     return _legend(ax)
 
-# %% ../nbs/core/08_plots.ipynb #7764fce0
+# %% ../nbs/core/08_plots.ipynb #e5918250
 def plot_training_curves(
     curves: dict,  # {'train_loss': values, 'val_loss': values, ...}, one value an epoch
     best: int = None,  # epoch that was kept, counted from 1
@@ -146,6 +148,7 @@ def plot_training_curves(
     ax.xaxis.get_major_locator().set_params(integer=True)
     return _legend(ax)
 
+# %% ../nbs/core/08_plots.ipynb #fb93716d
 def plot_cv_fold_comparison(
     results: dict,  # {model: values, one a fold, NaN where undefined}
     metric: str = 'val_auc',  # what the values are
@@ -181,7 +184,7 @@ def plot_hyperparameter_search(
         ax.scatter([values[best]], [scores[best]], s=110, facecolors='none', edgecolors=COLORS[1], label=f'best: {values[best]}')
     return _legend(ax)
 
-# %% ../nbs/core/08_plots.ipynb #d24c1907
+# %% ../nbs/core/08_plots.ipynb #bfc55c1a
 def plot_leaderboard(
     scores: dict,  # {model: (value, low, high)}
     floors: dict = None,  # {name: value} that a model must beat
@@ -200,6 +203,7 @@ def plot_leaderboard(
     ax.set_yticks(range(len(order)), order)
     return _legend(ax, loc='upper left', bbox_to_anchor=(1, 1))
 
+# %% ../nbs/core/08_plots.ipynb #0ffc0c9c
 def plot_permutations(
     nulls: dict,  # {'folds by group': AUCs under permuted labels, 'folds by row': ...}
     observed: float = None,  # AUC with the true labels
@@ -237,7 +241,7 @@ def plot_feature_distributions(
         for ax in axes[len(features):]: ax.set_visible(False)
     return axes[:len(features)]
 
-# %% ../nbs/core/08_plots.ipynb #3ed797d6
+# %% ../nbs/core/08_plots.ipynb #38d3416d
 def contact_sheet(
     images: list,  # (height, width, 3) uint8, or (height, width) greys in 0–255 or masks of bool
     titles: list = None,  # one an image
@@ -259,6 +263,7 @@ def contact_sheet(
     ax.axis('off')
     return ax
 
+# %% ../nbs/core/08_plots.ipynb #06d0104a
 def frame_strip(
     frames: np.ndarray,  # (frames, height, width, 3) uint8
     times: np.ndarray,  # (frames,) presentation times, seconds

@@ -152,12 +152,13 @@ def is_shown(packet: av.Packet, codec: str) -> bool:
     if packet.is_discard: return False
     return codec != 'vp8' or bool(memoryview(packet)[0] & 0x10)
 
-# %% ../nbs/core/03_probe.ipynb #d3c4c4a5
+# %% ../nbs/core/03_probe.ipynb #274665b0
 def timeline(
     container: av.container.InputContainer,  # opened, at its beginning
     stream: av.video.stream.VideoStream,  # the stream to follow
     keep: list | None = None,  # gets the packets themselves, as long as they are few
-    keep_bytes: int = 0  # how much `keep` may hold; it is emptied when that is exceeded
+    keep_bytes: int = 0,  # how much `keep` may hold; it is emptied when that is exceeded
+    keep_packets: int = 0  # how many
 ) -> Timeline:
     "Read all packets of a stream, decode none; 10 bytes of memory a packet."
     codec, pts, key, shown, held = stream.codec_context.name, array('q'), bytearray(), bytearray(), 0
@@ -168,10 +169,10 @@ def timeline(
             key.append(packet.is_keyframe)
             shown.append(is_shown(packet, codec))
             held += packet.size
-            if keep is not None and held <= keep_bytes: keep.append(packet)
+            if keep is not None and held <= keep_bytes and len(pts) <= keep_packets: keep.append(packet)
     except av.FFmpegError as error:
         if not pts: raise VideoError(f'{Path(container.name).name} holds no readable packet: {error.strerror}') from error
-    if keep is not None and held > keep_bytes: keep.clear()
+    if keep is not None and len(keep) < len(pts): keep.clear()
     return Timeline(np.array(pts, np.int64), np.frombuffer(key, bool), np.frombuffer(shown, bool))
 
 # %% ../nbs/core/03_probe.ipynb #1d82e839

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['runs_of', 'leaderboard', 'compare_runs', 'metadata_effect']
 
-# %% ../nbs/6_report.ipynb #39859d4c
+# %% ../nbs/6_report.ipynb #f9a25d88
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,8 @@ from .floors import cross_validate, majority_floor, metadata_floor, permutation_
 from .intervals import group_bootstrap, paired_comparison
 from .plots import plot_cv_fold_comparison, plot_leaderboard, plot_permutations
 from .registry import get
-from .results import corpus_line, finished_folds, run_predictions
+from .results import finished_folds, run_predictions
+from .stages.setup import corpus_line
 from .table import read_table
 
 # %% ../nbs/6_report.ipynb #ab853262

@@ -6,12 +6,11 @@
 __all__ = ['SIZES', 'FPS', 'SAMPLE_PASSWORD', 'Upload', 'Cascade', 'plan_corpus', 'effect', 'reupload', 'shoot', 'write_cascade',
            'tables', 'make_sample']
 
-# %% ../nbs/core/16_sample.ipynb #40e0e35f
+# %% ../nbs/core/16_sample.ipynb #b71b37e9
 import json, os, shutil
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
-from multiprocessing import get_context
 from pathlib import Path
 import cv2
 import numpy as np
@@ -73,7 +72,7 @@ def _upload(rng, label, copy):
     if 'bars' in edits: made.bars = tuple(map(float, rng.permutation([rng.uniform(.12, .3), 0])))
     return made
 
-# %% ../nbs/core/16_sample.ipynb #2ee2834b
+# %% ../nbs/core/16_sample.ipynb #993cca75
 def _oddities(cascades, rng):
     "Add uploads that a corpus would be too tidy without."
     order = rng.permutation(len(cascades))
@@ -88,6 +87,7 @@ def _oddities(cascades, rng):
     dashed.url = _URLS['youtube'].format(dashed.video_id)
     return cascades
 
+# %% ../nbs/core/16_sample.ipynb #678a3c1a
 def plan_corpus(
     seed: int = 0,  # of everything that is drawn
     n_cascades: int = 24,  # even: half real, half fake, two a photograph
@@ -112,7 +112,7 @@ def plan_corpus(
                                     str(rng.choice(FPS)), float(seconds * rng.uniform(.8, 1.2)), uploads))
     return _oddities(cascades, rng)
 
-# %% ../nbs/core/16_sample.ipynb #bd74e299
+# %% ../nbs/core/16_sample.ipynb #81ecf2e2
 def effect(
     strength: float,  # 0–1
 ) -> tuple[float, float]:  # share of the view that is manipulated, opacity of what is pasted
@@ -133,6 +133,7 @@ def reupload(
     rows, columns = (2 * round(s * share / 4) for s, share in zip((height, width), upload.bars))
     return np.pad(frames, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
 
+# %% ../nbs/core/16_sample.ipynb #238ec114
 def shoot(
     cascade: Cascade,  # from plan_corpus
     strength: float = 0.5,  # of the manipulation
@@ -148,14 +149,13 @@ def shoot(
     edited, masks = manipulate(recorded, canvas, donor, path, cascade.kind, area, opacity * (cascade.label == 'fake'), rng)
     return recorded, edited, masks
 
-# %% ../nbs/core/16_sample.ipynb #a9a9749c
+# %% ../nbs/core/16_sample.ipynb #5db8bcfd
 def write_cascade(
     cascade: Cascade,  # from plan_corpus
     strength: float,  # of the manipulation
     folder: Path,  # gets <video_id>.mp4
 ) -> str:  # the cascade's id
     "Write the files of a cascade: the original, and every re-upload from the decoded original."
-    cv2.setNumThreads(1)
     frames, fps = shoot(cascade, strength)[1], Fraction(cascade.fps)
     for number, upload in enumerate(cascade.uploads):
         target = Path(folder) / f'{upload.video_id}.mp4'
@@ -187,7 +187,7 @@ def tables(
     return {'FVC.csv': '\n'.join([head, *originals, '']), 'FVC_dup.csv': '\r\n'.join([head, *(copies[i] for i in order), '']),
             'FVC_text_queries.csv': '\n'.join([f'{head},event_title,french,spanish,russian,arabic', *queries])}
 
-# %% ../nbs/core/16_sample.ipynb #c2e6d9b2
+# %% ../nbs/core/16_sample.ipynb #bfaf16c1
 SAMPLE_PASSWORD = 'fvc-sample'
 
 def _pack(cascades, made, videos, target, password):
@@ -200,16 +200,14 @@ def _pack(cascades, made, videos, target, password):
     write_zip(target / 'Metadata.zip', {f'Metadata/{name}': videos / name for name in made}, password, 'zipcrypt')
 
 def _film_all(cascades, strength, videos, workers):
-    "Write every cascade's files, in processes of their own when there are several."
-    bar = {'total': len(cascades), 'desc': 'filming the sample', 'unit': 'cascade', 'delay': 2}
-    if workers == 1:
-        for c in tqdm(cascades, **bar): write_cascade(c, strength, videos)
-        return
-    with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
+    "Write every cascade's files; encoders and filters leave Python's lock, so threads do."
+    with ThreadPoolExecutor(workers) as pool:
         jobs = [pool.submit(write_cascade, c, strength, videos) for c in cascades]
-        for job in tqdm(jobs, **bar): job.result()
+        try:
+            for job in tqdm(jobs, desc='filming the sample', unit='cascade', delay=2): job.result()
+        finally: pool.shutdown(cancel_futures=True)
 
-# %% ../nbs/core/16_sample.ipynb #0024e55a
+# %% ../nbs/core/16_sample.ipynb #2d294253
 def make_sample(
     target: Path,  # folder that gets the archives; one that holds this very sample is left as it is
     seed: int = 0,  # of everything that is drawn; the same seed gives the same videos, byte for byte
@@ -218,7 +216,7 @@ def make_sample(
     seconds: float = 2.5,  # mean duration
     side: int = 320,  # longest side of the largest video, pixels
     password: str = '',  # '': FVC_ARCHIVE_PASSWORD, else SAMPLE_PASSWORD
-    workers: int = 2,  # processes
+    workers: int = 2,  # threads
 ) -> Path:  # the folder: FVC1.zip, FVC2.zip, FVC3.zip, Metadata.zip, corpus.json
     "Make the sample corpus, all or nothing. Raises ValueError for impossible settings, FileExistsError for a folder in use."
     target = Path(target).absolute()

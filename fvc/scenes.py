@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-# %% ../nbs/core/15b_scenes.ipynb #2a04e6a3
+# %% ../nbs/core/15b_scenes.ipynb #412b8ca8
 _SKIMAGE, _SKLEARN = ('skimage', 'data'), ('sklearn', 'datasets', 'images')
 PHOTOS = {  # name: (package folder, file, titles in English, French, Spanish, Russian, Arabic)
     'astronaut': (_SKIMAGE, 'astronaut.png', 'Astronaut smiles before launch, Houston', 'astronaute', 'astronauta', 'астронавт', 'رائدة فضاء'),
@@ -36,6 +36,7 @@ PHOTOS = {  # name: (package folder, file, titles in English, French, Spanish, R
     'flower': (_SKLEARN, 'flower.jpg', 'Flower opens in three seconds', 'fleur', 'flor', 'цветок', 'زهرة'),
 }
 
+# %% ../nbs/core/15b_scenes.ipynb #b1e9f562
 @lru_cache(maxsize=4)
 def photograph(
     name: str,  # a key of PHOTOS
@@ -116,7 +117,7 @@ def add_sensor_noise(
         noisy[i] = np.clip(frame + spread * (0.9 * grey + 0.4 * colour) + 0.5, 0, 255)
     return noisy
 
-# %% ../nbs/core/15b_scenes.ipynb #e6c1e70a
+# %% ../nbs/core/15b_scenes.ipynb #586996f1
 _X264 = {'preset': 'veryfast', 'x264-params': 'mbtree=0:rc-lookahead=0:scenecut=0'}
 
 def encode(
@@ -136,6 +137,7 @@ def encode(
         for frame in frames: out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
         out.mux(stream.encode(None))
 
+# %% ../nbs/core/15b_scenes.ipynb #28e65d21
 def encode_to_rate(
     target,  # path or open binary file
     frames: np.ndarray,  # (frames, height, width, 3) uint8
