@@ -32,7 +32,31 @@ def _source(p, required):
 
 def _workers(p): p.add_argument('--workers', type=int, default=0, metavar='N', help='runs at the same time (default: one a core)')
 
-# %% ../nbs/core/25_cli.ipynb #6266987d
+# %% ../nbs/core/25_cli.ipynb #890de2c8
+def _add_data_commands(commands):
+    p = _command(commands, 'setup', 'stage 0: index archives or a folder of videos', overrides=True)
+    _source(p, True)
+    p = _command(commands, 'stage', 'run one of the stages 1-4 over the workspace', overrides=True)
+    p.add_argument('number', type=int, choices=(1, 2, 3, 4), metavar='N', help='1 augmentation, 2 features, 3 scaling, 4 scaled features')
+    p.add_argument('--num-augmentations', type=int, metavar='N', help='stage 1: copies per video (default 10)')
+    p.add_argument('--shard', default='1/1', metavar='I/N', help='do the I-th of N shares of the videos')
+    p = _command(commands, 'sample', 'write the built-in sample corpus as archives')
+    p.add_argument('target', type=Path, metavar='DIR', help='a folder that does not exist yet')
+    p.add_argument('--seed', type=int, default=0, metavar='N', help='of everything that is drawn')
+
+def _add_model_commands(commands):
+    p = _command(commands, 'train', 'train models, one executed notebook a fold', as_json=True)
+    p.add_argument('models', nargs='+', metavar='MODEL', help='names from "fvc models"; key=value settings may follow')
+    p.add_argument('--folds', default='', metavar='K', help='e.g. 2, 1-5 or 1,3 (default: all)')
+    p.add_argument('--name', default='', help="the run's name, when settings differ from the model's defaults")
+    _workers(p)
+    p = _command(commands, 'compare', 'difference of two runs on the videos both scored', as_json=True)
+    p.add_argument('runs', nargs=2, metavar='RUN', help='MODEL or MODEL@NAME')
+    p = _command(commands, 'models', 'list the models', as_json=True)
+    p.add_argument('--task', metavar='TASK', help='only models of this task')
+    p.add_argument('--keys', metavar='MODEL', help='list the settings of one model with their defaults')
+
+# %% ../nbs/core/25_cli.ipynb #2fc6030a
 def parser() -> argparse.ArgumentParser:
     "Every command with its options."
     top = argparse.ArgumentParser('fvc', description='Detectors of fake videos whose scores can be believed.', epilog=EPILOG,
@@ -43,33 +67,16 @@ def parser() -> argparse.ArgumentParser:
     _workers(p)
     p.add_argument('--models', nargs='+', default=[], metavar='MODEL', help='models to train; key=value settings may follow')
     p.add_argument('overrides', nargs='*', metavar='key=value', help=OVERRIDES)
-    p = _command(commands, 'setup', 'stage 0: index archives or a folder of videos', overrides=True)
-    _source(p, True)
-    p = _command(commands, 'stage', 'run one of the stages 1-4 over the workspace', overrides=True)
-    p.add_argument('number', type=int, choices=(1, 2, 3, 4), metavar='N', help='1 augmentation, 2 features, 3 scaling, 4 scaled features')
-    p.add_argument('--num-augmentations', type=int, metavar='N', help='stage 1: copies per video (default 10)')
-    p.add_argument('--shard', default='1/1', metavar='I/N', help='do the I-th of N shares of the videos')
-    p = _command(commands, 'train', 'train models, one executed notebook a fold', as_json=True)
-    p.add_argument('models', nargs='+', metavar='MODEL', help='names from "fvc models"; key=value settings may follow')
-    p.add_argument('--folds', default='', metavar='K', help='e.g. 2, 1-5 or 1,3 (default: all)')
-    p.add_argument('--name', default='', help="the run's name, when settings differ from the model's defaults")
-    _workers(p)
-    p = _command(commands, 'compare', 'difference of two runs on the videos both scored', as_json=True)
-    p.add_argument('runs', nargs=2, metavar='RUN', help='MODEL or MODEL@NAME')
-    p = _command(commands, 'models', 'list the models', as_json=True)
-    p.add_argument('--task', help='only models of this task')
-    p.add_argument('--keys', metavar='MODEL', help='list the settings of one model with their defaults')
+    _add_data_commands(commands)
+    _add_model_commands(commands)
     _command(commands, 'report', 'execute the report over all finished runs')
     _command(commands, 'status', 'what the workspace holds', as_json=True)
-    p = _command(commands, 'sample', 'write the built-in sample corpus as archives')
-    p.add_argument('target', type=Path, metavar='DIR', help='a folder that does not exist yet')
-    p.add_argument('--seed', type=int, default=0)
     return top
 
 # %% ../nbs/core/25_cli.ipynb #6a55784b
 def _sort_words(words): return [w for w in words if '=' not in w], [w for w in words if '=' in w]
 
-# %% ../nbs/core/25_cli.ipynb #99fc4c5b
+# %% ../nbs/core/25_cli.ipynb #b0d0eaf3
 def _print(rows, as_json):
     "A list of dictionaries as JSON or as a table."
     if as_json: return print(json.dumps(rows, indent=1))
@@ -97,6 +104,7 @@ def _stage(a):
     for row in failed.head(20).iter_rows(named=True): print(f"{row['video_id']} {row['variant']}: {row['reason']}", file=sys.stderr)
     return 1 if failed.height and failed.height == table.height else 0
 
+# %% ../nbs/core/25_cli.ipynb #9576dc6d
 def _train(a):
     from fvc.pipeline import train
     models, extra = _sort_words(a.models)
@@ -106,7 +114,7 @@ def _train(a):
     _print([dict(notebook=o.task.output.name, state=o.state, note=o.note) for o in outcomes], a.json)
     return 1 if any(o.state == 'failed' for o in outcomes) else 0
 
-# %% ../nbs/core/25_cli.ipynb #5d1d8f10
+# %% ../nbs/core/25_cli.ipynb #0607455b
 def _compare(a):
     from fvc.report import compare_runs
     _print([compare_runs(*a.runs, data=a.data)], a.json)
@@ -129,6 +137,7 @@ def _sample(a):
     from fvc.sample import make_sample
     print(make_sample(a.target, seed=a.seed))
 
+# %% ../nbs/core/25_cli.ipynb #9af447cc
 def main(argv: list[str] | None = None, # words after `fvc`; by default those of the process
         ) -> int: # exit code: 0 well, 1 work failed, 2 wrong input, 130 interrupted
     "The `fvc` command."

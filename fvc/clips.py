@@ -35,7 +35,7 @@ def _stage_table(workspace: Path, stage: int) -> tuple[pl.DataFrame, pl.DataFram
     if stage == 0: rows = rows.with_columns(variant=pl.lit('original'))
     return rows, read_table(folds)
 
-# %% ../nbs/core/17_clips.ipynb #00cc9ccb
+# %% ../nbs/core/17_clips.ipynb #f2c94e15
 def load_rows(
     workspace: Path,  # folder of the corpus
     stage: int = 3,  # whose table: 0 the index, 1 copies, 2 features, 3 scaled videos, 4 their features
@@ -47,7 +47,9 @@ def load_rows(
     where = Path(workspace)/TABLES[stage]
     if not served.height: raise ValueError(f'{where} holds no labelled row that is ok: see the reasons there')
     twice = served.filter(served.select('video_id', 'variant').is_duplicated())
-    if twice.height: raise ValueError(f'{where} holds {twice["video_id"][0]} ({twice["variant"][0]}) more than once: run the stage anew')
+    if twice.height:
+        video_id, variant = twice.select('video_id', 'variant').row(0)
+        raise ValueError(f'{where} holds {video_id} ({variant}) more than once: run the stage anew')
     first = pl.col('_at').min().over('video_id')
     return served.sort(first, pl.col('variant') != 'original', '_at').drop('_at')
 
@@ -193,14 +195,15 @@ class ClipDataset(Dataset):
 
     def _seed(self, row): return seed_for(row['video_id'], row['variant'], self.seed, self.epoch)
 
-# %% ../nbs/core/17_clips.ipynb #4590bb38
+# %% ../nbs/core/17_clips.ipynb #fb24cede
 class ClipDataset(ClipDataset):
     def frames(self, i: int) -> Tensor:  # (3, T, S, S) uint8
         "The decoded clip of a row, from memory when it was decoded before."
         if (held := self.cache.get(i)) is not None: return held
         row = self.rows[i]
         rng = np.random.default_rng(self._seed(row)) if self.drawn else None
-        picked = pick_frames(self.workspace/row['path'], indices=lambda times: clip_indices(times, self.clip, rng), size=self.size)
+        choose = lambda times: clip_indices(times, self.clip, rng)
+        picked = pick_frames(self.workspace/row['path'], indices=choose, size=self.size)
         clip = to_square(picked.images, self.clip.side)
         self.cache.put(i, clip)
         return clip

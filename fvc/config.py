@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 from .registry import Spec, nearest, options, parts, spec_of
 
-# %% ../nbs/core/01_config.ipynb #be38eacc
+# %% ../nbs/core/01_config.ipynb #41fab95b
 def _at(default, low=None, high=None, choices=None, local=False):
     return field(default=default, metadata=dict(low=low, high=high, choices=choices, local=local))
 
@@ -39,6 +39,7 @@ class SetupStage:
     max_ratio: int = _at(200, 2, local=True)  # refuse an archive member that unpacks to more than this many times its size
     max_gigabytes: float = _at(2000.0, 0.001, local=True)  # refuse archives that unpack to more
 
+# %% ../nbs/core/01_config.ipynb #7101de76
 @dataclass
 class AugmentationStage:
     "Stage 1: copies of every video."
@@ -64,7 +65,7 @@ class ScalingStage:
     crf: int = _at(18, 0, 51)
     preset: str = _at('veryfast', choices=('ultrafast', 'superfast', 'veryfast', 'faster', 'fast', 'medium', 'slow'))
 
-# %% ../nbs/core/01_config.ipynb #0f28b727
+# %% ../nbs/core/01_config.ipynb #2d02f7be
 @dataclass
 class StagesConfig:
     "The data stages, and how they are run."
@@ -90,6 +91,7 @@ class OptimConfig:
     grad_clip: float = _at(1.0, 0)  # largest gradient norm; 0: no clipping
     momentum: float = _at(0.9, 0, 0.9999)  # SGD's momentum; AdamW's first beta
 
+# %% ../nbs/core/01_config.ipynb #7d9531dd
 @dataclass
 class TrainConfig:
     "The training loop."
@@ -103,7 +105,7 @@ class TrainConfig:
     device: str = _at('auto', choices=('auto', 'cpu', 'cuda'), local=True)
     num_workers: int = _at(0, 0, local=True)  # loader processes
 
-# %% ../nbs/core/01_config.ipynb #b2d9dec0
+# %% ../nbs/core/01_config.ipynb #dba99763
 @dataclass
 class SplitConfig:
     "How videos are divided."
@@ -121,6 +123,7 @@ class ExperimentConfig:
     permutations: int = _at(200, 0)  # label permutations behind the floor of table models; 0: none
     mlflow: bool = _at(True, local=True)
 
+# %% ../nbs/core/01_config.ipynb #06def4d3
 @dataclass
 class RunConfig:
     "Everything one run depends on."
@@ -167,7 +170,7 @@ def _plain(value, local=True):
     return {f.name: _plain(getattr(value, f.name), local) for f in fields(value)
             if local or not f.metadata.get('local')}
 
-# %% ../nbs/core/01_config.ipynb #ef164761
+# %% ../nbs/core/01_config.ipynb #6bee9871
 class ConfigError(ValueError):
     "A configuration that cannot be meant: an unknown key, a wrong type, a value out of range."
 
@@ -185,6 +188,7 @@ def _transforms():
     rows = [(n, Optional[float], _at(options(f).get('p'), 0, 1)) for n, f in sorted(parts('array').items())]
     return dataclasses.make_dataclass('AugmentConfig', rows)
 
+# %% ../nbs/core/01_config.ipynb #19672631
 def _base(spec, choice):
     "The untouched configuration of a model under one loss, as an OmegaConf tree made by Hydra."
     from hydra import compose as hydra_compose, initialize
@@ -225,7 +229,7 @@ def _parse(key, text):
     value = parsed.value()
     return value.text if hasattr(value, 'text') else value
 
-# %% ../nbs/core/01_config.ipynb #a4434a40
+# %% ../nbs/core/01_config.ipynb #4973f7d5
 def _check(cfg, key, default):
     "Range and choice of every field, from its metadata."
     for f in fields(cfg):
@@ -251,6 +255,7 @@ def _merge(base, layer, spec):
         except OmegaConfBaseException as e:
             raise ConfigError(f'{key}={value!r}: {str(e).splitlines()[0]} (default: {keys[key]!r})') from e
 
+# %% ../nbs/core/01_config.ipynb #abdd0f40
 def compose(spec: Spec | str | None = None, # the model; `None` for the data stages alone
             overrides: str | list[str] = '', # e.g. "loss=focal loss.gamma=1.5 optim.lr=3e-4"
             file: str | Path | None = None, # a YAML file laid under the overrides

@@ -42,7 +42,7 @@ def make_split(cfg: RunConfig, place: Path, fold: int) -> Split:
     guard_split(known, split)
     return split
 
-# %% ../nbs/core/19_experiment.ipynb #aa666ced
+# %% ../nbs/core/19_experiment.ipynb #1e429ed7
 def run_fold(spec: Spec | str, # the model
              fold: int = 1, # which fold is scored, from 1
              data: str = '', # the workspace
@@ -73,6 +73,7 @@ def run_fold(spec: Spec | str, # the model
     summarise(folder.parent, spec.name, cfg.split.n_splits if cfg.split.kind == 'kfold' else 1)
     return result
 
+# %% ../nbs/core/19_experiment.ipynb #2c5bc23b
 def _finished(folder, cfg, about):
     "Whether the fold is there with these settings on this data; other settings under the same name raise, other data start anew."
     if not (folder/'about.json').is_file(): return False
@@ -86,7 +87,7 @@ def _finished(folder, cfg, about):
         shutil.rmtree(folder)
     return (folder/'metadata.json').is_file()
 
-# %% ../nbs/core/19_experiment.ipynb #451d0d40
+# %% ../nbs/core/19_experiment.ipynb #5c4c0edf
 @contextmanager
 def _tracker(folder, place, run, fold, spec, cfg, about):
     "The fold's own metrics file, and the same in MLflow; a failed fold is marked so there."
@@ -102,6 +103,7 @@ def _tracker(folder, place, run, fold, spec, cfg, about):
         raise
     if ml: ml.end()
 
+# %% ../nbs/core/19_experiment.ipynb #2df75852
 def _keep(fitted, run, fold, folder, place, tracker):
     labels, weights = fitted.inner_rows['label'].to_numpy(), group_weights(fitted.inner_rows['group'].to_numpy())
     threshold = best_threshold(labels, fitted.inner, weights)

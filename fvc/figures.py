@@ -17,7 +17,7 @@ from .metrics import confusion_matrix
 from .plots import (contact_sheet, plot_confusion, plot_pr, plot_roc, plot_score_distribution,
                        plot_training_curves, save_plot)
 
-# %% ../nbs/core/18_figures.ipynb #304d84b6
+# %% ../nbs/core/18_figures.ipynb #75754592
 def _curves(metrics):
     "Loss by epoch, from a tracker's data frame; empty for models without epochs."
     wanted = metrics.filter(pl.col('metric').is_in(['train_loss', 'val_loss'])).sort('epoch')
@@ -33,6 +33,7 @@ def _examples(predictions, threshold, workspace, paths):
             titles.append(f"{'right' if right else 'WRONG'}: {row['score']:.2f}, is {'fake' if row['label'] else 'real'}")
     return images, titles
 
+# %% ../nbs/core/18_figures.ipynb #2c68569e
 def save_fold_figures(folder: Path, # the fold's folder; plots go to its `plots/`
                       predictions: pl.DataFrame, # video_id, label, score
                       metrics: pl.DataFrame, # the tracker's values

@@ -75,12 +75,13 @@ def _straight(
         raise DamagedVideo(path.name, f'truncated, {missing:,} bytes are missing', count)
     if not count: raise DamagedVideo(path.name, 'it has packets but no frame', 0)
 
-# %% ../nbs/core/04_frames.ipynb #4d4427f9
+# %% ../nbs/core/04_frames.ipynb #813f9f04
 class FrameStream:
     "Iterate over the frames of a video; a few frames of memory. After a run `decoded` and `damage` say how it went."
     def __init__(self,
-        path: str | os.PathLike, size: int | tuple[int, int] | Callable | None = None, pixel_format: str = 'rgb24', step: int = 1,
-        allow_partial: bool = False, deinterlace: bool = True, threads: int = 1  # as in `iter_frames`
+        path: str | os.PathLike, size: int | tuple[int, int] | Callable | None = None, pixel_format: str = 'rgb24',
+        step: int = 1,
+        allow_partial: bool = False, deinterlace: bool = True, threads: int = 1  # all as in `iter_frames`
     ):
         if step < 1: raise ValueError(f'step must be 1 or more, not {step}')
         self.path, self.step, self.threads, self.allow_partial = Path(path), step, threads, allow_partial
@@ -99,12 +100,12 @@ class FrameStream:
                 if not self.allow_partial or not error.decoded: raise
                 self.damage = str(error)
 
-# %% ../nbs/core/04_frames.ipynb #24fccff1
+# %% ../nbs/core/04_frames.ipynb #73c8e64d
 def iter_frames(
     path: str | os.PathLike,  # a video
-    size: int | tuple[int, int] | Callable | None = None,  # None: as stored; int: longest side as displayed; (width, height);
-    # or a function from the displayed to the wanted (width, height)
-    pixel_format: str = 'rgb24',  # rgb24, gray (full-range luma) or yuv420p (I420 planes stacked, limited range, even size)
+    size: int | tuple[int, int] | Callable | None = None,  # None: as stored; int: longest side as displayed;
+    # (width, height), or a function from the displayed to the wanted one
+    pixel_format: str = 'rgb24',  # rgb24, gray (full-range luma) or yuv420p (I420 planes stacked, limited range)
     step: int = 1,  # every step-th frame
     *, allow_partial: bool = False,  # end at damage instead of raising; `damage` then holds the sentence
     deinterlace: bool = True,  # show one field of frames marked interlaced
@@ -172,7 +173,7 @@ def _by_groups(
         if frames[0].pts != pts or frames[0].is_corrupt: raise Astray(f'frame at {frames[0].pts} instead of {pts}')
         yield frames.popleft()
 
-# %% ../nbs/core/04_frames.ipynb #fa9f5e25
+# %% ../nbs/core/04_frames.ipynb #caa95407
 @dataclass(frozen=True)
 class Picked:
     "Chosen frames of a video; `images, times = picked` unpacks it."
@@ -188,7 +189,8 @@ def _chooser(name: str, n, indices, times) -> Callable[[np.ndarray], np.ndarray]
     "The rule that picks frame indices, given the times of all frames in seconds."
     if sum(x is not None for x in (n, indices, times)) != 1: raise ValueError('give exactly one of n, indices and times')
     if n is not None: return lambda shown: uniform_sample_indices(len(shown), n)
-    if times is not None: return lambda shown: (np.searchsorted(shown, np.asarray(times, float) + 1e-9, 'right') - 1).clip(0)
+    if times is not None:
+        return lambda shown: (np.searchsorted(shown, np.asarray(times, float) + 1e-9, 'right') - 1).clip(0)
     if callable(indices): return lambda shown: np.asarray(indices(shown), np.int64)
     asked = np.asarray(indices, np.int64)
     if not asked.size or asked.min() < 0: raise ValueError(f'indices must be one or more numbers from 0, not {indices}')
@@ -238,15 +240,15 @@ def _pick_straight(
         if images.keys() >= set(indices.tolist()): return _picked(images, indices, np.array(shown), damage)
         wanted = set(indices.tolist())
 
-# %% ../nbs/core/04_frames.ipynb #584db08c
+# %% ../nbs/core/04_frames.ipynb #91b3a1f2
 def pick_frames(
     path: str | os.PathLike,  # a video
     n: int | None = None,  # so many, spread evenly (`uniform_sample_indices`)
     indices: np.ndarray | list[int] | Callable | None = None,  # or these places in display order, or a function of all times
     times: np.ndarray | list[float] | None = None,  # or the frames on show at these times of the file's clock, seconds
-    size: int | tuple[int, int] | Callable | None = None,  # None: as stored; int: longest side as displayed; (width, height);
-    # or a function from the displayed to the wanted (width, height)
-    pixel_format: str = 'rgb24',  # rgb24, gray (full-range luma) or yuv420p (I420 planes stacked, limited range, even size)
+    size: int | tuple[int, int] | Callable | None = None,  # None: as stored; int: longest side as displayed;
+    # (width, height), or a function from the displayed to the wanted one
+    pixel_format: str = 'rgb24',  # rgb24, gray (full-range luma) or yuv420p (I420 planes stacked, limited range)
     *, allow_partial: bool = False,  # choose among the frames before the damage; `damage` then holds the sentence
     deinterlace: bool = True,  # show one field of frames marked interlaced
     threads: int = 1  # decoder threads; 0 lets the decoder choose

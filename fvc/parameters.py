@@ -12,7 +12,7 @@ from typing import Any
 
 from .registry import nearest
 
-# %% ../nbs/core/01_parameters.ipynb #61310729
+# %% ../nbs/core/01_parameters.ipynb #f48c30b5
 class UnknownParameter(ValueError):
     "A parameter that the notebook does not have; the message names the nearest one."
 
@@ -43,6 +43,7 @@ def check_parameters(notebook: str | Path, # an .ipynb file
         if known[name] is not None and type(value) is not type(known[name]):
             raise ValueError(f'{Path(notebook).name}: {name}={value!r} must be {type(known[name]).__name__}')
 
+# %% ../nbs/core/01_parameters.ipynb #4c8c8b55
 def _known(name, known, where):
     if name not in known: raise UnknownParameter(f'{where} has no parameter {name!r}: {nearest(name, known)}')
 

@@ -44,7 +44,7 @@ def turn(image: np.ndarray, transpose: bool, down: int, right: int) -> np.ndarra
     if transpose: image = image.swapaxes(0, 1)
     return np.ascontiguousarray(image[::down, ::right])
 
-# %% ../nbs/core/03b_pictures.ipynb #9df45163
+# %% ../nbs/core/03b_pictures.ipynb #0687f811
 def _luma_table(bits: int, full: bool) -> np.ndarray:  # (2 ** bits,) uint8
     "Table from stored luma to full-range 8-bit luma."
     stored, unit = np.arange(2. ** bits), 2 ** (bits - 8)
@@ -66,8 +66,9 @@ class Luma:
         if same and bits == 8 and (form.is_planar or form.name == 'gray') and plane.line_size >= width:
             image = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:height, :width]
         else:
-            image = self.scaler.reformat(frame, width, height, 'gray' if bits == 8 else f'gray{bits}le', *SAME_MATRIX, threads=1,
-                                         src_color_range=ColorRange.JPEG, dst_color_range=ColorRange.JPEG).to_ndarray()
+            grey = 'gray' if bits == 8 else f'gray{bits}le'
+            image = self.scaler.reformat(frame, width, height, grey, *SAME_MATRIX, src_color_range=ColorRange.JPEG,
+                                         dst_color_range=ColorRange.JPEG, threads=1).to_ndarray()
         if (bits, full) not in self.tables: self.tables[bits, full] = _luma_table(bits, full)
         return self.tables[bits, full][image]
 
@@ -106,20 +107,20 @@ def _target(size, stored: tuple, shown: tuple, transpose: bool, even: bool) -> t
     else: width, height = (max(1, round(side * size / max(shown))) for side in shown)
     return (max(width // 2, 1) * 2, max(height // 2, 1) * 2) if even else (width, height)
 
-# %% ../nbs/core/03b_pictures.ipynb #d1954246
+# %% ../nbs/core/03b_pictures.ipynb #f3b9f501
 PIXEL_FORMATS = ('rgb24', 'gray', 'yuv420p')
 
 class Pictures:
     "Turn decoded frames of one video into arrays of one size and pixel format."
     def __init__(self,
         stream: av.video.stream.VideoStream,  # the stream that the frames come from
-        size: int | tuple[int, int] | Callable | None = None,  # None: as stored; int: longest side as displayed; (width, height);
-        # or a function from the displayed to the wanted (width, height)
-        pixel_format: str = 'rgb24',  # rgb24, gray (full-range luma) or yuv420p (I420 planes stacked, limited range, even size)
+        size: int | tuple[int, int] | Callable | None = None,  # None: as stored; int: longest side as displayed;
+        # (width, height), or a function from the displayed to the wanted one
+        pixel_format: str = 'rgb24',  # rgb24, gray (full-range luma) or yuv420p (I420 planes stacked, limited range)
         deinterlace: bool = True  # show one field of frames marked interlaced
     ):
         if pixel_format not in PIXEL_FORMATS: raise ValueError(f'pixel_format {pixel_format!r} is none of {PIXEL_FORMATS}')
-        if size is not None and not callable(size) and np.min(size) < 1: raise ValueError(f'size must be at least one pixel, not {size}')
+        if not (size is None or callable(size) or np.min(size) > 0): raise ValueError(f'size must be at least one pixel: {size}')
         self.pixel_format, self.size, self.deinterlace = pixel_format, size, deinterlace
         self.stored = stream.codec_context.width, stream.codec_context.height
         self.shown = display_size(*self.stored, stream.sample_aspect_ratio, 0)

@@ -19,7 +19,7 @@ from .runs import Task, execute_all, runs_folder, to_html
 from .stages.setup import corpus_line
 from .table import read_table
 
-# %% ../nbs/core/24_pipeline.ipynb #3a982fd3
+# %% ../nbs/core/24_pipeline.ipynb #0b0695bc
 MODELS = ('logistic_regression', 'naive_cnn', 'xgboost_pretrained_inception', 'x3d') # what `fvc run` trains by default
 
 def stage_words(overrides: list[str]) -> list[str]:
@@ -44,6 +44,7 @@ def run_one_stage(number: int, # 1 to 4
     stage = (stage1_augment_videos, stage2_extract_features, stage3_scale_videos, stage4_extract_scaled_features)[number - 1]
     return stage(data, stage_words(overrides), parse_shard(shard))
 
+# %% ../nbs/core/24_pipeline.ipynb #3c0dedc3
 def parse_shard(text: str) -> tuple[int, int]:
     "'2/8' as (2, 8); raises ValueError."
     i, _, n = text.partition('/')
@@ -81,7 +82,7 @@ def status(data: str = '') -> list[dict]: # part, rows, ok, failed, excluded
         lines.append(dict(part=run.parent.name, rows=done, ok=done, failed=0, excluded=0))
     return lines
 
-# %% ../nbs/core/24_pipeline.ipynb #eb21e6eb
+# %% ../nbs/core/24_pipeline.ipynb #d267bdaf
 def train(models: list[str], # names
           folds: str = '', # '', '2', '1-5' or '1,3'
           data: str = '', overrides: list[str] = (), workers: int = 0):
@@ -101,6 +102,7 @@ def _is_sample(place):
     file = place/'corpus.json'
     return not file.is_file() or json.loads(file.read_text(encoding='utf-8'))['sample']
 
+# %% ../nbs/core/24_pipeline.ipynb #2864e9d9
 def _corpus(source, data, overrides, password_file):
     "Index what is named, or the built-in sample where nothing is; returns the workspace."
     if source is not None:
@@ -115,6 +117,7 @@ def _corpus(source, data, overrides, password_file):
     else: print(corpus_line(place))
     return place
 
+# %% ../nbs/core/24_pipeline.ipynb #47d13ee4
 def run(source: str | None = None, # folder with archives or videos; `None`: what is indexed, else the built-in sample
         data: str = '', # the workspace
         models: list[str] = (), # names; default: `MODELS`

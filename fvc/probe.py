@@ -72,7 +72,7 @@ def missing_bytes(
             return 0 if unknown else max(at + length - size, 0)
     return 0
 
-# %% ../nbs/core/03_probe.ipynb #00fe3b28
+# %% ../nbs/core/03_probe.ipynb #6d018d0a
 def impostor(
     path: str | os.PathLike,  # a file that did not open as a video
     detail: str = ''  # what the demuxer said
@@ -87,7 +87,8 @@ def impostor(
     if head[4:8] in (b'ftyp', b'mdat', b'moov', b'wide', b'free'):
         names, missing = _boxes(path)
         if 'moov' not in names:
-            return 'has no moov atom (the index of an MP4): ' + (f'truncated, {missing:,} bytes short' if missing else 'unfinished')
+            how = f'truncated, {missing:,} bytes short' if missing else 'unfinished'
+            return f'has no moov atom (the index of an MP4): {how}'
     if head[:4] == b'\x1aE\xdf\xa3': return f'has a damaged or truncated Matroska header ({size:,} bytes)'
     if re.fullmatch(rb'[\t\n\r -~]+', head): return f'is a text file that begins {head[:40].decode()!r}'
     return f'is no video in a format that is read here ({detail or "unknown content"})'
@@ -106,7 +107,7 @@ def video_stream(
     moving = [s for s in streams if not s.disposition & ASIDE]
     return next(iter(moving or streams), None)
 
-# %% ../nbs/core/03_probe.ipynb #b811ecd3
+# %% ../nbs/core/03_probe.ipynb #674d6d82
 @contextmanager
 def open_video(
     path: str | os.PathLike,  # the file; any name will do, it is never taken for a URL or a pattern
@@ -126,9 +127,9 @@ def open_video(
             kind = f'only audio{art}' if container.streams.audio else 'nothing that moves'
             raise VideoError(f'{path.name} has no video stream, {kind}')
         codec = stream.codec_context
-        if codec.width < 1 or codec.height < 1: raise VideoError(f'{path.name} has a video stream without a picture size')
+        if min(codec.width, codec.height) < 1: raise VideoError(f'{path.name} has a video stream without a picture size')
         if codec.width * codec.height > MAX_PIXELS:
-            raise VideoError(f'{path.name} announces {codec.width}x{codec.height} pixels, more than the {MAX_PIXELS:,} allowed')
+            raise VideoError(f'{path.name} announces {codec.width}x{codec.height} pixels; {MAX_PIXELS:,} are allowed')
         codec.options = dict(max_pixels=str(MAX_PIXELS))
         codec.thread_count, codec.thread_type = threads, 'AUTO'
         yield container, stream
@@ -152,7 +153,7 @@ def is_shown(packet: av.Packet, codec: str) -> bool:
     if packet.is_discard: return False
     return codec != 'vp8' or bool(memoryview(packet)[0] & 0x10)
 
-# %% ../nbs/core/03_probe.ipynb #274665b0
+# %% ../nbs/core/03_probe.ipynb #71a8dfe9
 def timeline(
     container: av.container.InputContainer,  # opened, at its beginning
     stream: av.video.stream.VideoStream,  # the stream to follow
@@ -171,7 +172,8 @@ def timeline(
             held += packet.size
             if keep is not None and held <= keep_bytes and len(pts) <= keep_packets: keep.append(packet)
     except av.FFmpegError as error:
-        if not pts: raise VideoError(f'{Path(container.name).name} holds no readable packet: {error.strerror}') from error
+        name = Path(container.name).name
+        if not pts: raise VideoError(f'{name} holds no readable packet: {error.strerror}') from error
     if keep is not None and len(keep) < len(pts): keep.clear()
     return Timeline(np.array(pts, np.int64), np.frombuffer(key, bool), np.frombuffer(shown, bool))
 

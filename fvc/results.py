@@ -33,7 +33,7 @@ def resolve(spec: Spec, overrides: str | list[str] = '') -> RunConfig:
     if 'pretrained' not in inspect.signature(spec.build).parameters: cfg.pretrained = None
     return cfg
 
-# %% ../nbs/core/18_results.ipynb #2e56a249
+# %% ../nbs/core/18_results.ipynb #1a7c4096
 @dataclass
 class FoldResult:
     "One fold of one run: its metrics, and the folder that holds the rest. Shows itself in a notebook."
@@ -64,6 +64,7 @@ class FoldResult:
         from fvc.figures import result_html
         return result_html(self)
 
+# %% ../nbs/core/18_results.ipynb #e5523d21
 METRICS = ('auc', 'ap', 'acc', 'f1', 'precision', 'recall')
 
 def fold_metrics(rows: pl.DataFrame, # label and group of every scored row
@@ -76,7 +77,7 @@ def fold_metrics(rows: pl.DataFrame, # label and group of every scored row
     by_video = basic_classification_metrics(labels, scores, threshold)
     return {f'val_{k}': float(v) for k, v in by_group.items()} | {f'val_{k}_by_video': float(by_video[k]) for k in METRICS}
 
-# %% ../nbs/core/18_results.ipynb #475848b9
+# %% ../nbs/core/18_results.ipynb #57e3e05f
 def finished_folds(run_folder: Path) -> list[FoldResult]:
     "The finished folds of a run, by number."
     found = [FoldResult.load(p.parent) for p in run_folder.glob('fold_*/metadata.json')]
@@ -100,6 +101,7 @@ def summarise(run_folder: Path, # stage5/<run>
         if (best.folder/'model').is_dir(): _publish(best, run_folder/'best_model')
         return summary
 
+# %% ../nbs/core/18_results.ipynb #a09e8559
 def _publish(best, target):
     "Copy a fold's model, all or nothing, with the reason why it is the one."
     fresh, old = target.with_name('.tmp-best_model'), target.with_name('.tmp-old_model')

@@ -5,24 +5,27 @@
 # %% auto #0
 __all__ = ['runs_folder', 'Task', 'execute', 'Outcome', 'execute_all', 'to_html']
 
-# %% ../nbs/core/22_runs.ipynb #345f02ef
+# %% ../nbs/core/22_runs.ipynb #e3b8008c
 import json, os, subprocess, sys, time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fastcore.basics import patch
+
 from .config import canonical_hash, project_root, workspace
 from .parameters import check_parameters
 from .table import file_sha256, write_json
 
-# %% ../nbs/core/22_runs.ipynb #4f1833f2
+# %% ../nbs/core/22_runs.ipynb #68adfaac
 def runs_folder(data: str = '', # the workspace, as given to a notebook
                ) -> Path:
     "Where the executed notebooks of a workspace are kept: one folder a workspace, named after it."
     place = workspace(data)
     return project_root()/'papermill_runs'/f'{place.name}-{canonical_hash(str(place))[:6]}'
 
+# %% ../nbs/core/22_runs.ipynb #2b047139
 @dataclass(frozen=True)
 class Task:
     "One notebook with its parameters, and where its executed copy goes."
@@ -52,13 +55,15 @@ class Task:
             if marker.is_file() and json.loads(marker.read_text()).get('task') == self.hash: return state
         return 'not yet'
 
-    def mark(self, state: str, **facts):
-        "Leave a marker, and take the other one away."
-        other = self.marker('failed' if state == 'done' else 'done')
-        write_json(self.marker(state), dict(facts, task=self.hash, notebook=self.notebook.name, parameters=self.parameters))
-        other.unlink(missing_ok=True)
+# %% ../nbs/core/22_runs.ipynb #d59deae6
+@patch
+def mark(self: Task, state: str, **facts):
+    "Leave a marker, and take the other one away."
+    other = self.marker('failed' if state == 'done' else 'done')
+    write_json(self.marker(state), dict(facts, task=self.hash, notebook=self.notebook.name, parameters=self.parameters))
+    other.unlink(missing_ok=True)
 
-# %% ../nbs/core/22_runs.ipynb #2779dba1
+# %% ../nbs/core/22_runs.ipynb #72e51edd
 def execute(task: Task,
             threads: int = 0, # for the notebook's arithmetic; 0: all cores
            ) -> tuple[str, str]: # state, and for a failed one the last line of its error
@@ -85,6 +90,7 @@ def _attach(task):
     known = json.loads(file.read_text(encoding='utf-8'))
     MLflowTracker(task.folder.parents[2], run_id=known['run_id']).attach(task.output, folder='notebook')
 
+# %% ../nbs/core/22_runs.ipynb #4a1d4580
 def _last_line(text):
     "The line of a traceback that says what went wrong."
     lines = [l for l in text.strip().splitlines() if l.strip()]

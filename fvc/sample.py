@@ -149,7 +149,7 @@ def shoot(
     edited, masks = manipulate(recorded, canvas, donor, path, cascade.kind, area, opacity * (cascade.label == 'fake'), rng)
     return recorded, edited, masks
 
-# %% ../nbs/core/16_sample.ipynb #5db8bcfd
+# %% ../nbs/core/16_sample.ipynb #627e06dd
 def write_cascade(
     cascade: Cascade,  # from plan_corpus
     strength: float,  # of the manipulation
@@ -160,7 +160,7 @@ def write_cascade(
     for number, upload in enumerate(cascade.uploads):
         target = Path(folder) / f'{upload.video_id}.mp4'
         ready = reupload(frames, upload)
-        encode_to_rate(str(target), ready, fps, upload.codec, round(upload.bits * ready[0, :, :, 0].size * fps))
+        target.write_bytes(encode_to_rate(ready, fps, upload.codec, round(upload.bits * ready[0, :, :, 0].size * fps)))
         if number == 0: frames = decode(str(target))
         if upload.state == 'corrupt': os.truncate(target, target.stat().st_size // 2)
         if upload.state == 'missing': target.unlink()

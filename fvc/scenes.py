@@ -137,24 +137,23 @@ def encode(
         for frame in frames: out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
         out.mux(stream.encode(None))
 
-# %% ../nbs/core/15b_scenes.ipynb #28e65d21
+# %% ../nbs/core/15b_scenes.ipynb #729b9262
 def encode_to_rate(
-    target,  # path or open binary file
     frames: np.ndarray,  # (frames, height, width, 3) uint8
     fps: Fraction,  # frames per second
     codec: str,  # 'h264' or 'mpeg4'
     bit_rate: int,  # bits per second wanted
-) -> None:
-    "Write an MP4 of about the wanted size; for H.264 by trying qualities, for six steps of it halve the bits."
-    if codec == 'mpeg4': return encode(target, frames, fps, bit_rate=bit_rate)
-    wanted, crf, slope, last = bit_rate * len(frames) / float(fps) / 8, 22.0, -1 / 6, None
-    for _ in range(4):
+) -> bytes:  # an MP4
+    "A file of the wanted size within about 7%; for H.264 by trying qualities, about six steps of which halve the bits."
+    wanted, crf, slope, last = bit_rate * len(frames) / float(fps) / 8, 20.0, -1 / 6, None
+    for _ in range(5):
         trial = io.BytesIO()
-        encode(trial, frames, fps, crf)
+        encode(trial, frames, fps, crf, bit_rate if codec == 'mpeg4' else None)
         excess = np.log2(len(trial.getvalue()) / wanted)
+        if codec == 'mpeg4' or abs(excess) < 0.1: break
         if last and abs(crf - last[0]) > 0.1: slope = min(-1 / 12, (excess - last[1]) / (crf - last[0]))
         last, crf = (crf, excess), float(np.clip(crf - excess / slope, 8, 40))
-    encode(target, frames, fps, crf)
+    return trial.getvalue()
 
 # %% ../nbs/core/15b_scenes.ipynb #b1c0157d
 def decode(

@@ -45,9 +45,10 @@ def _sentence(error):
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f'{type(error).__name__}: {text} ({Path(place.filename).name}:{place.lineno})'
 
-# %% ../nbs/core/14_stage.ipynb #81e1f205
+# %% ../nbs/core/14_stage.ipynb #125786be
 SERVE = 'import sys; from fvc.stage import _serve; _serve(int(sys.argv[1]), float(sys.argv[2]))'
 
+# %% ../nbs/core/14_stage.ipynb #3829f88a
 @dataclass
 class _Worker:
     "One process, and the item it has in hand."
@@ -75,17 +76,19 @@ class _Worker:
         self.process.wait()
         self.pipe.close()
 
-    def epitaph(self) -> str:
-        "Why the process died, in words."
-        code = self.process.wait()
-        if code == -signal.SIGKILL: return 'the decoder was killed (out of memory?)'
-        if code < 0: return f'the decoder crashed ({signal.Signals(-code).name})'
-        return f'the decoder ended with exit code {code}'
+# %% ../nbs/core/14_stage.ipynb #19dc720a
+def _epitaph(worker) -> str:
+    "Why the process died, in words."
+    code = worker.process.wait()
+    if code == -signal.SIGKILL: return 'the decoder was killed (out of memory?)'
+    if code < 0: return f'the decoder crashed ({signal.Signals(-code).name})'
+    return f'the decoder ended with exit code {code}'
 
-# %% ../nbs/core/14_stage.ipynb #2a2a5e6c
+# %% ../nbs/core/14_stage.ipynb #5f5ac2d7
 class DiskFull(OSError):
     "No space left; what is finished is kept and a later run goes on from there."
 
+# %% ../nbs/core/14_stage.ipynb #65c20926
 def process(work: Callable[[dict], list[dict]], # rows of one video
             items: list[dict],
             workers: int = 0, # processes; 0: one a core
@@ -114,13 +117,14 @@ def process(work: Callable[[dict], list[dict]], # rows of one video
     finally:
         for worker in pool: worker.end()
 
+# %% ../nbs/core/14_stage.ipynb #862bb869
 def _answer(worker, ready, time_limit):
     "What a worker says, or what is to be said of it; None while it works."
     if ready:
         try: answer = worker.pipe.recv()
         except (EOFError, ConnectionResetError):
-            if not worker.ready: raise RuntimeError(f'a worker process could not start ({worker.epitaph()}); its own message is above') from None
-            answer = 'died', worker.epitaph()
+            if not worker.ready: raise RuntimeError(f'a worker process could not start ({_epitaph(worker)}); its own message is above') from None
+            answer = 'died', _epitaph(worker)
         else:
             worker.ready, worker.since = True, math.inf
             return answer
@@ -130,7 +134,7 @@ def _answer(worker, ready, time_limit):
     worker.start()
     return answer
 
-# %% ../nbs/core/14_stage.ipynb #d57a6764
+# %% ../nbs/core/14_stage.ipynb #3120f250
 def lineage(row: dict, # a row of any stage's table
            ) -> str: # 16 hexadecimal digits
     "What a row is, for the rows made from it: its source, its settings and, where it has one, its content hash."
@@ -155,6 +159,7 @@ def _valid(rows, item, workspace, retry_failed):
 
 COMMON = ('video_id', 'variant', 'label', 'group', 'path', 'status', 'reason', 'source_hash', 'config_hash')
 
+# %% ../nbs/core/14_stage.ipynb #e92de74f
 def _complete(rows, item, config_hash):
     "One video's rows with the columns that every table has; rows that could not be made are there too, with the reason."
     first, source = item['rows'][0], _sources(item)
@@ -166,12 +171,18 @@ def _verdict(item, status, reason):
     return [dict(variant=r.get('variant') or 'original', status=status or r['status'], reason=reason or r['reason'], path=r['path'])
             for r in item['rows']]
 
-# %% ../nbs/core/14_stage.ipynb #508ca86c
+# %% ../nbs/core/14_stage.ipynb #ca7e008b
 def _kept_out(item): return [r for r in item['rows'] if r['status'] != 'ok']
 
 def _rows_of(item, status, answer, config_hash):
     made = answer if status == 'ok' else _verdict(dict(item, rows=[r for r in item['rows'] if r['status'] == 'ok']), 'failed', answer)
     return _complete(made + _verdict(dict(item, rows=_kept_out(item)), None, None), item, config_hash)
+
+def _openable(todo, parts):
+    "Items with their ok rows; those without any are settled at once."
+    for item in todo:
+        if len(_kept_out(item)) == len(item['rows']): parts.append(item['video_id'], _rows_of(item, 'ok', [], parts.hash))
+    return [dict(i, rows=[r for r in i['rows'] if r['status'] == 'ok']) for i in todo if len(_kept_out(i)) < len(i['rows'])]
 
 def _items(table, workspace, config):
     by_video = {}
@@ -189,7 +200,7 @@ def _terminable():
     try: yield
     finally: signal.signal(signal.SIGTERM, old)
 
-# %% ../nbs/core/14_stage.ipynb #cf40a48b
+# %% ../nbs/core/14_stage.ipynb #a9163bb0
 def run_stage(name: str, # shown in front of the progress bar, e.g. 'stage 1'
               work: Callable[[dict], list[dict]], # rows of one video; gets video_id, rows (the ok ones), workspace, config
               table, # polars.DataFrame of the stage before
@@ -210,10 +221,7 @@ def run_stage(name: str, # shown in front of the progress bar, e.g. 'stage 1'
         done = parts.done()
         todo = [i for i in mine if not _valid(done.get(i['video_id']), i, workspace, run.retry_failed)]
         print(f'{name}: {len(mine)} videos, {len(mine) - len(todo)} done before, {len(todo)} to do')
-        failed = 0
-        for item in (i for i in todo if len(_kept_out(i)) == len(i['rows'])): parts.append(item['video_id'], _rows_of(item, 'ok', [], parts.hash))
-        openable = [dict(i, rows=[r for r in i['rows'] if r['status'] == 'ok']) for i in todo if len(_kept_out(i)) < len(i['rows'])]
-        whole = {i['video_id']: i for i in todo}
+        failed, openable, whole = 0, _openable(todo, parts), {i['video_id']: i for i in todo}
         with tqdm(total=len(openable), desc=name, unit='video', delay=2, file=sys.stderr) as bar:
             for item, status, answer in process(work, openable, run.workers, run.time_limit, run.memory_limit):
                 rows = _rows_of(whole[item['video_id']], status, answer, parts.hash)
@@ -223,6 +231,7 @@ def run_stage(name: str, # shown in front of the progress bar, e.g. 'stage 1'
                 bar.update()
     return _finish(parts, order, items, schema, workspace, share)
 
+# %% ../nbs/core/14_stage.ipynb #636b7021
 def _sweep(folder):
     "Remove what a killed run left half-written."
     for left in folder.rglob(TEMPORARY + '*'): left.unlink()

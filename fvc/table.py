@@ -6,14 +6,16 @@
 __all__ = ['TEMPORARY', 'TEXT_COLUMNS', 'atomic_path', 'write_text', 'write_json', 'file_sha256', 'read_table', 'write_table',
            'table_metadata', 'StaleConfiguration', 'AlreadyRunning', 'Parts']
 
-# %% ../nbs/core/02_table.ipynb #25602200
+# %% ../nbs/core/02_table.ipynb #9c7286d2
 import fcntl, hashlib, json, os, tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+from fastcore.basics import patch
+
 from .config import canonical_hash
 
-# %% ../nbs/core/02_table.ipynb #929a841d
+# %% ../nbs/core/02_table.ipynb #e58bf171
 TEMPORARY = '.tmp-'
 
 @contextmanager
@@ -42,6 +44,7 @@ def write_text(path: str | Path, text: str):
     "Write a text file that is whole or absent."
     with atomic_path(path) as p: p.write_text(text, encoding='utf-8')
 
+# %% ../nbs/core/02_table.ipynb #f1cc0d0c
 def write_json(path: str | Path,
                value, # anything JSON can hold
               ):
@@ -52,7 +55,7 @@ def file_sha256(path: str | Path) -> str: # 64 hexadecimal digits
     "SHA-256 of a file's bytes, read in pieces."
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
-# %% ../nbs/core/02_table.ipynb #14c758a7
+# %% ../nbs/core/02_table.ipynb #bab965e3
 TEXT_COLUMNS = ('video_id', 'variant', 'group', 'label_text', 'cascades', 'title', 'path', 'reason', 'sha256', 'platform',
                 'source_hash', 'config_hash', 'status', 'container', 'codec', 'pix_fmt')
 
@@ -72,6 +75,7 @@ def _read_csv(path):
     names = pl.read_csv(path, n_rows=0).columns
     return pl.read_csv(path, infer_schema_length=None, schema_overrides={n: pl.String for n in TEXT_COLUMNS if n in names})
 
+# %% ../nbs/core/02_table.ipynb #87279085
 def write_table(frame, # polars.DataFrame
                 path: str | Path, # .arrow, .parquet or .csv
                 metadata: dict | None = None, # kept in the schema of Arrow and Parquet files
@@ -95,6 +99,7 @@ def _plain(kind):
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind): return pa.string()
     return pa.list_(_plain(kind.value_type)) if pa.types.is_large_list(kind) else kind
 
+# %% ../nbs/core/02_table.ipynb #d0f24121
 def table_metadata(path: str | Path, # an Arrow or Parquet file
                   ) -> dict:
     "What `write_table` kept beside the rows."
@@ -104,7 +109,7 @@ def table_metadata(path: str | Path, # an Arrow or Parquet file
         with pa.OSFile(str(path)) as source: found = pa.ipc.open_file(source).schema.metadata
     return json.loads((found or {}).get(b'fvc', b'{}'))
 
-# %% ../nbs/core/02_table.ipynb #b6aee297
+# %% ../nbs/core/02_table.ipynb #66380dce
 class StaleConfiguration(ValueError):
     "The table on disk was made under other settings; the message names them."
 
@@ -117,6 +122,7 @@ def _differences(old, new, prefix=''):
         if isinstance(a, dict) and isinstance(b, dict): yield from _differences(a, b, f'{prefix}{key}.')
         elif a != b: yield f'{prefix}{key} was {a!r} and is now {b!r}'
 
+# %% ../nbs/core/02_table.ipynb #9f40f8a0
 class Parts:
     "A crash-safe table in the making; one writer at a time."
     def __init__(self, path: str | Path, # the finished table's path
@@ -145,42 +151,45 @@ class Parts:
                 raise AlreadyRunning(f'another process is writing {self.path}: wait for it or stop it') from e
             yield self
 
-# %% ../nbs/core/02_table.ipynb #cc0cd451
+# %% ../nbs/core/02_table.ipynb #60e7ab98
 def _part_of(video_id): return hashlib.sha256(video_id.encode()).hexdigest()[:24] + '.json'
 
 def _json_rows(rows): return json.dumps(rows, sort_keys=True, default=lambda value: value.item())  # NumPy scalars
 
-class Parts(Parts):
-    "Rows by video: `append` keeps, `done` tells, `compact` finishes."
-    def append(self, video_id: str, rows: list[dict]):
-        "Keep one video's rows; whatever was kept for it before is replaced."
-        text = _json_rows(rows)
-        part = dict(video_id=video_id, rows=text, sha256=hashlib.sha256(text.encode()).hexdigest())
-        write_json(self.folder/_part_of(video_id), part)
+# %% ../nbs/core/02_table.ipynb #b28505b1
+@patch
+def append(self: Parts, video_id: str, rows: list[dict]):
+    "Keep one video's rows; whatever was kept for it before is replaced."
+    text = _json_rows(rows)
+    part = dict(video_id=video_id, rows=text, sha256=hashlib.sha256(text.encode()).hexdigest())
+    write_json(self.folder/_part_of(video_id), part)
 
-    def done(self) -> dict[str, list[dict]]:
-        "Rows by video id, from the finished table and from the parts; a torn part is removed, so that it is redone."
-        found = {}
-        if self.path.is_file():
-            for row in read_table(self.path).iter_rows(named=True): found.setdefault(row['video_id'], []).append(row)
-        for part in sorted(self.folder.glob('*.json')):
-            if part.name == 'config.json' or part.name.startswith(TEMPORARY): continue
-            try: kept = json.loads(part.read_text())
-            except ValueError: kept = {}
-            text = kept.get('rows', '')
-            if hashlib.sha256(text.encode()).hexdigest() == kept.get('sha256'): found[kept['video_id']] = json.loads(text)
-            else: part.unlink()
-        return found
+@patch
+def done(self: Parts) -> dict[str, list[dict]]:
+    "Rows by video id, from the finished table and from the parts; a torn part is removed, so that it is redone."
+    found = {}
+    if self.path.is_file():
+        for row in read_table(self.path).iter_rows(named=True): found.setdefault(row['video_id'], []).append(row)
+    for part in sorted(self.folder.glob('*.json')):
+        if part.name == 'config.json' or part.name.startswith(TEMPORARY): continue
+        try: kept = json.loads(part.read_text())
+        except ValueError: kept = {}
+        text = kept.get('rows', '')
+        if hashlib.sha256(text.encode()).hexdigest() == kept.get('sha256'): found[kept['video_id']] = json.loads(text)
+        else: part.unlink()
+    return found
 
-    def compact(self, order: list[str], # video ids, in the order the table shall have
-                schema: dict, # column -> polars type
-                metadata: dict | None = None, # recorded in the table, e.g. versions
-               ): # polars.DataFrame
-        "Merge everything into the finished table, in `order`, then remove the parts."
-        import polars as pl
-        done = self.done()
-        rows = [row for video_id in order for row in done.get(video_id, ())]
-        table = pl.DataFrame(rows, schema=schema, orient='row')
-        write_table(table, self.path, dict(metadata or {}, config=self.config))
-        for part in self.folder.glob('*.json'): part.unlink()
-        return table
+# %% ../nbs/core/02_table.ipynb #ad947d9c
+@patch
+def compact(self: Parts, order: list[str], # video ids, in the order the table shall have
+            schema: dict, # column -> polars type
+            metadata: dict | None = None, # recorded in the table, e.g. versions
+           ): # polars.DataFrame
+    "Merge everything into the finished table, in `order`, then remove the parts."
+    import polars as pl
+    done = self.done()
+    rows = [row for video_id in order for row in done.get(video_id, ())]
+    table = pl.DataFrame(rows, schema=schema, orient='row')
+    write_table(table, self.path, dict(metadata or {}, config=self.config))
+    for part in self.folder.glob('*.json'): part.unlink()
+    return table

@@ -6,8 +6,8 @@
 __all__ = ['make_accelerator', 'train_one_epoch', 'collect_logits_and_labels', 'scores_of', 'evaluate', 'FitResult',
            'fit_with_tracking', 'OptimConfig', 'TrainConfig', 'EarlyStopping', 'build_optimizer', 'build_scheduler']
 
-# %% ../nbs/core/15_training.ipynb #3bc9d445
-import math, random
+# %% ../nbs/core/15_training.ipynb #852fc4dd
+import json, math, random
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
@@ -48,7 +48,7 @@ def _logits(model, batch, device):
 
 def _device(model): return next((p.device for p in model.parameters()), torch.device('cpu'))
 
-# %% ../nbs/core/15_training.ipynb #c4dc73c3
+# %% ../nbs/core/15_training.ipynb #d92a8de7
 def _steps(loader: Iterable, accumulate: int):
     "Lists of batches, one list an optimiser step; the last may be shorter."
     group = []
@@ -57,6 +57,7 @@ def _steps(loader: Iterable, accumulate: int):
         if len(group) == accumulate: yield group; group = []
     if group: yield group
 
+# %% ../nbs/core/15_training.ipynb #293eed7d
 def _one_step(model, batches, optimizer, loss, accelerator, grad_clip):
     "Gradient of the mean over all examples of the batches, clipped, and one step: (loss, gradient norm, examples)."
     here = sum(len(b['label']) for b in batches)
@@ -100,7 +101,7 @@ def train_one_epoch(model: nn.Module,  # trained in place
     if not sizes: raise ValueError('the training loader gave no batch: are there fewer examples than batch_size?')
     return {'train_loss': float(np.average(costs, weights=sizes)), 'grad_norm': float(np.mean(norms))}
 
-# %% ../nbs/core/15_training.ipynb #90aebcf4
+# %% ../nbs/core/15_training.ipynb #5512a26e
 @torch.inference_mode()
 def collect_logits_and_labels(model: nn.Module,
                               loader: Iterable,  # of batches
@@ -116,6 +117,7 @@ def collect_logits_and_labels(model: nn.Module,
     if not found: raise ValueError('the loader gave no batch to evaluate')
     return tuple(torch.cat(part) for part in zip(*found))
 
+# %% ../nbs/core/15_training.ipynb #64705a5c
 def scores_of(logits: Tensor,  # (n, outputs)
               label: Tensor,  # whose kind says how logits are read
               ) -> Tensor:  # (n, outputs) probabilities: sigmoid for columns of 0 and 1, softmax for class indices
@@ -135,7 +137,7 @@ def evaluate(model: nn.Module,
     found = basic_classification_metrics(labels.numpy(), scores_of(logits, labels).numpy())
     return {f'{phase}_loss': cost, **{f'{phase}_{k}': v for k, v in found.items()}}
 
-# %% ../nbs/core/15_training.ipynb #e5069080
+# %% ../nbs/core/15_training.ipynb #8f3c7271
 def _generators(loader):
     "The loader's own random generators, each once."
     found = (getattr(part, 'generator', None) for part in (loader, getattr(loader, 'sampler', None)))
@@ -156,6 +158,7 @@ def _restore_random_state(state, loader):
     if torch.cuda.is_available() and len(state['cuda']) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state['cuda'])
 
+# %% ../nbs/core/15_training.ipynb #4f43c897
 @contextmanager
 def _deterministic():
     "Deterministic kernels where there are any; the others warn."
@@ -168,7 +171,7 @@ def _deterministic():
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.benchmark = before[2]
 
-# %% ../nbs/core/15_training.ipynb #21a510ba
+# %% ../nbs/core/15_training.ipynb #1c2ee7a8
 @dataclass
 class FitResult:
     "How a training went; the model itself holds the weights of the best epoch."
@@ -178,6 +181,7 @@ class FitResult:
     stopped_early: bool  # whether patience ran out
     resumed_from: int  # epoch of the checkpoint it started from; 0: from the beginning
 
+# %% ../nbs/core/15_training.ipynb #70f275b4
 class _Run:
     "Everything that a training holds while it lasts."
     def __init__(self, model, train_loader, val_loader, optim_cfg, train_cfg, loss):
@@ -204,7 +208,7 @@ class _Run:
         for name, part in self.parts().items(): part.load_state_dict(kept.state[name])
         _restore_random_state(kept.state['random'], self.loader)
 
-# %% ../nbs/core/15_training.ipynb #dcda2cdd
+# %% ../nbs/core/15_training.ipynb #d2d1e527
 def _settings(cfg):
     "What can change a result: every field but those marked local."
     return {f.name: getattr(cfg, f.name) for f in fields(cfg) if not f.metadata.get('local')}
@@ -218,6 +222,7 @@ def _same_run(kept, about):
     if said: raise ValueError(f'the checkpoint of epoch {kept.epoch} belongs to another run ({"; ".join(said)}): '
                               'use the same settings, another run name, or remove the checkpoints')
 
+# %% ../nbs/core/15_training.ipynb #2fdeb979
 def _one_epoch(run, epoch, optim_cfg, train_cfg, tracker, bar):
     "Train, evaluate, log: the epoch's metrics."
     if hasattr(run.train, 'set_epoch'): run.train.set_epoch(epoch)
@@ -231,7 +236,19 @@ def _one_epoch(run, epoch, optim_cfg, train_cfg, tracker, bar):
         for phase, metrics in (('schedule', rates), ('train', trained), ('val', found)): tracker.log(metrics, step, epoch, phase)
     return found
 
-# %% ../nbs/core/15_training.ipynb #d0b2dd25
+# %% ../nbs/core/15_training.ipynb #678e7e01
+def _train(run, start, optim_cfg, train_cfg, tracker, ckpt_manager, about):
+    "The epochs after `start`, each with its checkpoint, until they are done or patience is."
+    main, total = run.accelerator.is_main_process, run.steps * train_cfg.epochs
+    with _deterministic(), tqdm(total=total, initial=run.steps * start, desc='training', unit='step',
+                                delay=2, mininterval=2, disable=not main) as bar:
+        for epoch in range(start + 1, train_cfg.epochs + 1):
+            if run.stopper.stop: break
+            run.stopper.update(_one_epoch(run, epoch, optim_cfg, train_cfg, tracker, bar), epoch)
+            if main: ckpt_manager.save(run.checkpoint(epoch, about))
+            run.accelerator.wait_for_everyone()
+
+# %% ../nbs/core/15_training.ipynb #dbf90694
 def fit_with_tracking(model: nn.Module,  # trained in place; ends with the weights of its best epoch
                       train_loader: Iterable,  # batches to train on
                       val_loader: Iterable,  # the INNER validation: chooses the epoch, so it must not be what is reported
@@ -247,20 +264,15 @@ def fit_with_tracking(model: nn.Module,  # trained in place; ends with the weigh
     Raises `ValueError` when the checkpoints belong to a run with other settings, `FloatingPointError` when the loss diverges.
     """
     about = {**(about or {}), 'optim': _settings(optim_cfg), 'training': _settings(train_cfg), 'git_commit': git_commit()}
+    about = json.loads(json.dumps(about))  # as it will be read back
     run = _Run(model, train_loader, val_loader, optim_cfg, train_cfg, loss)
-    main, kept = run.accelerator.is_main_process, ckpt_manager.latest()
+    kept = ckpt_manager.latest()
     if kept is not None:
         _same_run(kept, about)
         run.restore(kept)
     start = kept.epoch if kept else 0
-    if main: tracker.rewind(start)
-    with _deterministic(), tqdm(total=run.steps * train_cfg.epochs, initial=run.steps * start, desc='training', unit='step',
-                                delay=2, mininterval=2, disable=not main) as bar:
-        for epoch in range(start + 1, train_cfg.epochs + 1):
-            if run.stopper.stop: break
-            run.stopper.update(_one_epoch(run, epoch, optim_cfg, train_cfg, tracker, bar), epoch)
-            if main: ckpt_manager.save(run.checkpoint(epoch, about))
-            run.accelerator.wait_for_everyone()
+    if run.accelerator.is_main_process: tracker.rewind(start)
+    _train(run, start, optim_cfg, train_cfg, tracker, ckpt_manager, about)
     run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)
     stopper = run.stopper
     model.load_state_dict(ckpt_manager.load(stopper.best_epoch).weights)

@@ -33,7 +33,7 @@ def load_weights_file(path: str | Path,  # .safetensors, or a file of torch.save
         raise ValueError(f'{path} holds no plain table of named tensors: save the state_dict of the model')
     return dict(state)
 
-# %% ../nbs/core/12_weights.ipynb #53fdfdcd
+# %% ../nbs/core/12_weights.ipynb #7348d57c
 ENDINGS = ('.safetensors', '.pth', '.pt', '.pyth')
 
 def find_local_weights(name: str,  # the file's stem, e.g. 'x3d_m'
@@ -55,8 +55,9 @@ def fit_weights(model: nn.Module,  # whose tensors are replaced
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     odd = [k for k in wanted if k in state and wanted[k].shape != state[k].shape]
     if missing or extra or odd:
-        says = [f'{len(v)} {w}, e.g. {v[0]}' for w, v in (('missing', missing), ('left over', extra), ('of another shape', odd)) if v]
-        raise ValueError(f'{source} does not fit {type(model).__name__}: ' + '; '.join(says))
+        found = {'missing': missing, 'left over': extra, 'of another shape': odd}
+        says = '; '.join(f'{len(v)} {what}, e.g. {v[0]}' for what, v in found.items() if v)
+        raise ValueError(f'{source} does not fit {type(model).__name__}: {says}')
     model.load_state_dict({**model.state_dict(), **state})
     return model
 

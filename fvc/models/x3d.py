@@ -27,7 +27,7 @@ class X3D(nn.Module):
     def forward(self, clip: Tensor) -> Tensor:  # (batch, 3, frames, height, width), side >= 32 -> (batch, num_outputs)
         return self.head(self.backbone(self.normalize(clip)))
 
-# %% ../../nbs/5q_x3d.ipynb #a3eadc0c
+# %% ../../nbs/5q_x3d.ipynb #c0629acf
 ZOO = 'https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics'
 KINETICS = {2.2: 'X3D_M', 5.0: 'X3D_L'}  # depth -> published weights
 
@@ -48,7 +48,8 @@ def x3d(num_outputs: int = 1,  # logits
     if not pretrained: return model
     if depth not in KINETICS: raise ValueError(f'no Kinetics weights for depth={depth}: use {list(KINETICS)} or pretrained=false')
     name = KINETICS[depth]
-    model, model.origin = load_published_weights(model, name.lower(), f'{ZOO}/{name}.pyth', ('head.', 'normalize.'), kinetics_names)
+    url, own = f'{ZOO}/{name}.pyth', ('head.', 'normalize.')
+    model, model.origin = load_published_weights(model, name.lower(), url, own, kinetics_names)
     return model
 
 # %% ../../nbs/5q_x3d.ipynb #ec018334

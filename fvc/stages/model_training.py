@@ -17,7 +17,7 @@ from ..results import resolve, run_name
 from ..runs import Outcome, Task, execute_all, runs_folder
 from ..table import read_table
 
-# %% ../../nbs/5_model_training.ipynb #a3fcd051
+# %% ../../nbs/5_model_training.ipynb #37da9f83
 def notebook_of(model: str) -> Path:
     "A model's notebook: `nbs/5?_<model>.ipynb`; raises FileNotFoundError for a model that has none."
     found = sorted((project_root()/'nbs').glob(f'5?_{model}.ipynb'))
@@ -46,6 +46,7 @@ def _quote(word):
     import shlex
     return shlex.quote(word)
 
+# %% ../../nbs/5_model_training.ipynb #024629f2
 def available_folds(data: str = '') -> int:
     "How many folds the workspace's fold table has."
     return int(read_table(workspace(data)/'folds.arrow')['fold'].max())
