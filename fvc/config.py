@@ -105,7 +105,7 @@ class TrainConfig:
     device: str = _at('auto', choices=('auto', 'cpu', 'cuda'), local=True)
     num_workers: int = _at(0, 0, local=True)  # loader processes
 
-# %% ../nbs/core/01_config.ipynb #dba99763
+# %% ../nbs/core/01_config.ipynb #0549a931
 @dataclass
 class SplitConfig:
     "How videos are divided."
@@ -119,8 +119,6 @@ class SplitConfig:
 class ExperimentConfig:
     "What is reported and recorded."
     name: str = ''  # the run's name; '' for a model's defaults
-    bootstrap: int = _at(1000, 10)  # draws of groups behind every interval
-    permutations: int = _at(200, 0)  # label permutations behind the floor of table models; 0: none
     mlflow: bool = _at(True, local=True)
 
 # %% ../nbs/core/01_config.ipynb #06def4d3

@@ -7,8 +7,8 @@ __all__ = ['FITS', 'Fitted', 'limit_variants', 'training_rows', 'model_options',
            'load_estimator', 'describe', 'clip_of', 'origin_of', 'save_network', 'load_network', 'build_network',
            'loader_of', 'fit_clips', 'embed_clips', 'embeddings', 'fit_embedding']
 
-# %% ../nbs/core/18_fitting.ipynb #6e40108d
-import fcntl, inspect, json
+# %% ../nbs/core/18_fitting.ipynb #8c3de50d
+import fcntl, json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Callable
@@ -26,7 +26,7 @@ from .splits import Split, select_rows
 from .stage import lineage
 from .table import atomic_path, read_table, write_json, write_table
 
-# %% ../nbs/core/18_fitting.ipynb #867fcac9
+# %% ../nbs/core/18_fitting.ipynb #cbb070b0
 @dataclass
 class Fitted:
     "A fitted model: how it scores rows, how it is kept, and what is worth knowing about it."
@@ -52,12 +52,11 @@ def training_rows(workspace: Path, stage: int, cfg: RunConfig) -> pl.DataFrame:
 
 def model_options(spec: Spec, cfg: RunConfig) -> dict[str, Any]:
     "What the builder is given: the group `model`, and of the run what it asks for."
-    given = dict(cfg.to_dict()['model'], frames=cfg.data.frames, side=cfg.data.side)
+    given = dict(cfg.to_dict()['model'], frames=cfg.data.frames, side=cfg.data.side, seed=cfg.training.seed)
     if cfg.pretrained is not None: given['pretrained'] = cfg.pretrained
-    if 'seed' in inspect.signature(spec.build).parameters: given['seed'] = cfg.training.seed
     return given
 
-# %% ../nbs/core/18_fitting.ipynb #7c55e560
+# %% ../nbs/core/18_fitting.ipynb #b4344a64
 def _matrix(rows, columns): return rows.select(columns).to_numpy().astype(np.float64), rows['label'].to_numpy().astype(int)
 
 def fit_features(spec: Spec, cfg: RunConfig, workspace: Path, split: Split, folder: Path, tracker) -> Fitted:
@@ -71,9 +70,10 @@ def _fit_estimator(make, rows, columns, split, facts):
     matrices = {p: _matrix(r, columns) for p, r in parts.items()}
     chooser = _fit(make(), matrices['train',], matrices['inner_val',])
     final = make()
-    if trees := getattr(chooser, 'best_iteration', None):
-        final.set_params(n_estimators=trees + 1, early_stopping_rounds=None)
-        facts = dict(facts, trees=trees + 1)
+    if chooser.get_params().get('early_stopping_rounds'):
+        trees = chooser.best_iteration + 1
+        final.set_params(n_estimators=trees, early_stopping_rounds=None)
+        facts = dict(facts, trees=trees)
     final.fit(*matrices['train', 'inner_val'])
     inner, val = (m.predict_proba(matrices[p][0])[:, 1] for m, p in ((chooser, ('inner_val',)), (final, ('val',))))
     return Fitted(inner, parts['inner_val',], val, parts['val',], lambda folder: save_estimator(final, folder),

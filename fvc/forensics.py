@@ -102,7 +102,7 @@ def content_box(
         box.append(slice(start, stop) if stop - start >= 2 * BLOCK else slice(0, length))
     return box[0], box[1]
 
-# %% ../nbs/core/06_forensics.ipynb #86ed8ee0
+# %% ../nbs/core/06_forensics.ipynb #6d15ce49
 _k = np.arange(BLOCK)
 _DCT = np.cos((2 * _k[None] + 1) * _k[:, None] * np.pi / 16) / 2  # orthonormal DCT-II, rows are frequencies
 _DCT[0] /= np.sqrt(2)
@@ -124,24 +124,26 @@ def block_maps(
     """What the features are made of, for each 8x8 block.
 
     mean; noise: sqrt(pi/2)/6 mean|R|, R = luma * [1 -2 1]'[1 -2 1] (Immerkaer, CVIU 64, 1996);
-    power = mean R(x)^2 and lag = mean R(x) R(x-1); dct_low, dct_mid, dct_high: mean |coefficient| of orders u+v in 1..3, 4..6, 7..14;
+    power = mean R(x)^2 and lag = mean R(x) R(x-1), |R(0)| standing in at the border; dct_low, dct_mid, dct_high: mean |coefficient| of orders u+v in 1..3, 4..6, 7..14;
     fine, coarse, broad: mean squared Laplacian of the luma, of half its size and of a quarter of its size.
     """
-    image = np.ascontiguousarray(luma, np.float32)
+    image = np.array(luma, np.float32, order='C')
     shape = image.shape[0] // BLOCK, image.shape[1] // BLOCK
     residual = cv2.sepFilter2D(image, -1, _SECOND, _SECOND)
-    lagged = residual * np.roll(residual, 1, 1)
-    maps = {'mean': _block_mean(image, shape), 'lag': _block_mean(lagged, shape),
-            'noise': _block_mean(np.abs(residual), shape) * np.float32(np.sqrt(np.pi / 2) / 6),
-            'power': _block_mean(residual * residual, shape)}
-    blocks = image.reshape(shape[0], BLOCK, shape[1], BLOCK).transpose(0, 2, 1, 3).reshape(-1, BLOCK * BLOCK)
+    work = np.abs(residual)  # two large arrays are written again and again: fresh ones cost more than the arithmetic
+    maps = {'mean': _block_mean(image, shape), 'noise': _block_mean(work, shape) * np.float32(np.sqrt(np.pi / 2) / 6)}
+    np.multiply(residual[:, 1:], residual[:, :-1], out=work[:, 1:])
+    maps['lag'] = _block_mean(work, shape)
+    maps['power'] = _block_mean(np.multiply(residual, residual, out=work), shape)
+    blocks, spectrum = residual.reshape(-1, BLOCK * BLOCK), work.reshape(-1, BLOCK * BLOCK)
+    blocks.reshape(*shape, BLOCK, BLOCK)[:] = image.reshape(shape[0], BLOCK, shape[1], BLOCK).swapaxes(1, 2)
     blocks -= maps['mean'].reshape(-1, 1)
-    bands = np.abs(blocks @ _DCT2) @ _BANDS
-    maps |= {name: np.ascontiguousarray(band.reshape(shape)) for name, band in zip(('dct_low', 'dct_mid', 'dct_high'), bands.T)}
+    bands = np.abs(np.matmul(blocks, _DCT2, out=spectrum), out=spectrum) @ _BANDS
+    maps |= {f'dct_{name}': band.reshape(shape) for name, band in zip(('low', 'mid', 'high'), np.ascontiguousarray(bands.T))}
     for name in ('fine', 'coarse', 'broad'):
         if name != 'fine': image = cv2.pyrDown(image)
         edges = cv2.Laplacian(image, -1)
-        maps[name] = _block_mean(edges * edges, shape)
+        maps[name] = _block_mean(np.multiply(edges, edges, out=edges), shape)
     return maps
 
 # %% ../nbs/core/06_forensics.ipynb #9a6514cf

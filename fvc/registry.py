@@ -20,8 +20,8 @@ class Clip:
     side: int = 224  # height and width in pixels
     span: float | None = None  # seconds covered by a training clip; `None` spreads the frames over the whole video
 
-# %% ../nbs/core/00_registry.ipynb #188ca79a
-GIVEN = ('frames', 'side', 'num_outputs', 'pretrained')  # builder arguments that the run supplies
+# %% ../nbs/core/00_registry.ipynb #4d004306
+GIVEN = ('frames', 'side', 'num_outputs', 'pretrained', 'seed')  # builder arguments that the run supplies
 
 # %% ../nbs/core/00_registry.ipynb #90e64be3
 @dataclass(frozen=True)

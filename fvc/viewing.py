@@ -75,7 +75,7 @@ def viewing_filters(
     if size != (width, height) and min(width, height) > 1 and not stretched: steps += ['crop={}:{}:0:0:exact=1'.format(*size)]
     return steps, size, 2 if full else 1
 
-# %% ../nbs/core/04b_viewing.ipynb #48610152
+# %% ../nbs/core/04b_viewing.ipynb #2d045916
 def _clock_tick(base: Fraction) -> Fraction:
     "The unit of time of a copy: the file's own, divided until it is finer than 0.1 ms (as FFmpeg's MP4 writer does)."
     unit = base.denominator if base.numerator == 1 and base.denominator <= 1_000_000 else 90_000
@@ -110,7 +110,7 @@ class Source:
             combed = combed or frame.interlaced_frame
             self.ending = (frame.duration or 0) * (stream.time_base or 0)
             frame.pts, frame.time_base = round(moment / self.tick), self.tick
-            now = frame.width, frame.height, frame.format.name, frame.color_range, frame.colorspace, orientation(frame), combed
+            now = frame.width, frame.height, frame.format.name, frame.color_range, frame.colorspace, combed
             if now != key:
                 if chain: yield from self._labelled(chain(None))
                 steps, fits, full = viewing_filters(frame, aspect, combed)
