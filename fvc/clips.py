@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'FITS', 'load_rows', 'coverage', 'feature_columns', 'hflip', 'brightness', 'contrast', 'gaussian_noise',
-           'transform', 'clip_indices', 'fitted_size', 'to_square', 'ClipCache', 'ClipDataset', 'ClipLoader',
-           'make_loader']
+           'transform', 'clip_indices', 'fitted_size', 'to_square', 'ClipCache', 'ClipDataset', 'make_loader']
 
 # %% ../nbs/core/17_clips.ipynb #81c8b06a
 import mmap
@@ -213,11 +212,12 @@ class ClipDataset(ClipDataset):
         if self.train: clip = transform(clip, self.transforms, self._seed(row))
         return dict(clip=clip, label=torch.tensor([float(row['label'])]), row=i)
 
-# %% ../nbs/core/17_clips.ipynb #55a1f746
+# %% ../nbs/core/17_clips.ipynb #8c54ba95
 class ClipLoader(DataLoader):
     "A loader that tells its data set which epoch it is."
     def set_epoch(self, epoch: int): self.dataset.set_epoch(epoch)
 
+# %% ../nbs/core/17_clips.ipynb #eab742e7
 def make_loader(
     dataset: ClipDataset,  # shuffled when it is for training
     batch_size: int = 8,  # clips

@@ -40,13 +40,13 @@ def _append(path, rows):
         f.flush()
         os.fsync(f.fileno())
 
-# %% ../nbs/core/09_tracking.ipynb #70828803
+# %% ../nbs/core/09_tracking.ipynb #19570f51
 class ExperimentTracker:
     "The metrics of one run in `metrics.jsonl`, one line a value."
     def __init__(self,
                  dir: str | Path,  # the run's folder
                  run_id: str = '',  # '' takes up the id of the lines that are there, else draws one
-                 mlflow: 'MLflowTracker | None' = None,  # also gets every value
+                 mlflow=None,  # an `MLflowTracker` that also gets every value
                  ):
         self.path, self.mlflow = Path(dir)/'metrics.jsonl', mlflow
         self.path.parent.mkdir(parents=True, exist_ok=True)
