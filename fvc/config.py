@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 from .registry import Spec, nearest, options, parts, spec_of
 
-# %% ../nbs/core/01_config.ipynb #41fab95b
+# %% ../nbs/core/01_config.ipynb #296e308e
 def _at(default, low=None, high=None, choices=None, local=False):
     return field(default=default, metadata=dict(low=low, high=high, choices=choices, local=local))
 
@@ -25,6 +25,7 @@ class DataConfig:
     frames: int = _at(16, 1, 512)  # frames per clip
     side: int = _at(224, 16, 1024)  # clip height and width, pixels
     span: Optional[float] = _at(None, 0.05)  # seconds a training clip covers; null: the whole video
+    fit: str = _at('pad', choices=('pad', 'crop'))  # how a picture becomes square
     variants: int = _at(10, 0)  # augmented copies of each training video that are used, besides the original
     stage: int = _at(2, choices=(2, 4))  # whose feature table feeds table models
     include_metadata: bool = False  # also give table models the columns marked as metadata

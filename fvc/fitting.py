@@ -137,7 +137,7 @@ def load_network(folder: Path):
     model.load_state_dict(load_file(folder/'weights.safetensors'))
     return model.eval()
 
-# %% ../nbs/core/18_fitting.ipynb #08b085a9
+# %% ../nbs/core/18_fitting.ipynb #0284bfd4
 def build_network(spec: Spec, cfg: RunConfig):
     "The network of a run before training, its first weights drawn from the run's seed."
     import torch
@@ -147,7 +147,8 @@ def build_network(spec: Spec, cfg: RunConfig):
 def loader_of(rows: pl.DataFrame, workspace: Path, cfg: RunConfig, train: bool = False):
     "Batches of clips; training clips are shuffled and transformed."
     transforms = cfg.to_dict()['augment'] if train else {}
-    clips = ClipDataset(rows, workspace, clip_of(cfg), train, transforms, cfg.training.seed, cfg.data.cache_mb)
+    clips = ClipDataset(rows, workspace, clip_of(cfg), train, transforms, cfg.training.seed, cfg.data.cache_mb,
+                        cfg.data.fit)
     return make_loader(clips, cfg.training.batch_size, cfg.training.num_workers, cfg.training.seed)
 
 def fit_clips(spec: Spec, cfg: RunConfig, workspace: Path, split: Split, folder: Path, tracker) -> Fitted:

@@ -14,7 +14,7 @@ import numpy as np
 
 from .forensics import BLOCK, TILES, clustering, content_box, dispersion, unexplained, video_features
 
-# %% ../nbs/core/06_forensics_scaled.ipynb #7988bbbd
+# %% ../nbs/core/06_forensics_scaled.ipynb #a7633a8b
 _FULL = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)
 
 
@@ -22,7 +22,7 @@ def planes(
     image: np.ndarray,  # (h * 3 / 2, w) uint8, I420 in limited range, h and w even
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # luma (h, w) uint8 in 0..255, Cb and Cr (h/2, w/2) uint8 around 128
     "Full-range luma and the two chroma planes; raises ValueError for a shape that is not I420."
-    if image.ndim != 2 or image.shape[0] % 3 or image.shape[0] // 3 * 2 % 2 or image.shape[1] % 2:
+    if image.ndim != 2 or image.shape[0] % 3 or image.shape[1] % 2:
         raise ValueError(f'an image of shape {image.shape} is not I420: give (3 h / 2, w) with even h and w.')
     height, width = image.shape[0] * 2 // 3, image.shape[1]
     chroma = image[height:].reshape(2, height // 2, width // 2)

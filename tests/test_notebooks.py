@@ -162,3 +162,9 @@ def test_every_setting_is_read_somewhere():
     names = {f.name for c in vars(config).values() if dataclasses.is_dataclass(c) for f in dataclasses.fields(c)}
     unread = [n for n in names if not re.search(rf"[\w\])]\.{n}\b|\['{n}'\]|\[\"{n}\"\]", text.replace('cfg.to_dict', ''))]
     assert not unread, unread
+
+
+def test_readme_says_what_the_front_page_says():
+    sys.path.insert(0, str(ROOT / '.ci'))
+    from readme import readme
+    assert (ROOT / 'README.md').read_text(encoding='utf-8') == readme(), 'run python .ci/readme.py'
