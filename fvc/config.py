@@ -40,7 +40,7 @@ class SetupStage:
     max_ratio: int = _at(200, 2, local=True)  # refuse an archive member that unpacks to more than this many times its size
     max_gigabytes: float = _at(2000.0, 0.001, local=True)  # refuse archives that unpack to more
 
-# %% ../nbs/core/01_config.ipynb #7101de76
+# %% ../nbs/core/01_config.ipynb #5b10fd77
 @dataclass
 class AugmentationStage:
     "Stage 1: copies of every video."
@@ -63,6 +63,7 @@ class ScalingStage:
     target_size: int = _at(256, 16, 4096)  # pixels
     scale_by: str = _at('longest', choices=('longest', 'shortest'))  # the side that becomes target_size
     method: str = _at('bilinear', choices=('bilinear', 'autoencoder'))
+    weights: str = 'stabilityai/sd-vae-ft-mse'  # the autoencoder: a Hugging Face model or a folder
     crf: int = _at(18, 0, 51)
     preset: str = _at('veryfast', choices=('ultrafast', 'superfast', 'veryfast', 'faster', 'fast', 'medium', 'slow'))
 
@@ -106,7 +107,7 @@ class TrainConfig:
     device: str = _at('auto', choices=('auto', 'cpu', 'cuda'), local=True)
     num_workers: int = _at(0, 0, local=True)  # loader processes
 
-# %% ../nbs/core/01_config.ipynb #0549a931
+# %% ../nbs/core/01_config.ipynb #1bba6318
 @dataclass
 class SplitConfig:
     "How videos are divided."
@@ -119,14 +120,14 @@ class SplitConfig:
 @dataclass
 class ExperimentConfig:
     "What is reported and recorded."
-    name: str = ''  # the run's name; '' for a model's defaults
+    name: str = _at('', local=True)  # the run's name; '' for a model's defaults
     mlflow: bool = _at(True, local=True)
 
-# %% ../nbs/core/01_config.ipynb #06def4d3
+# %% ../nbs/core/01_config.ipynb #d9927213
 @dataclass
 class RunConfig:
     "Everything one run depends on."
-    profile: str = _at('paper', choices=('paper', 'small'))  # 'small': few frames, small side, few epochs
+    profile: str = _at('paper', choices=('paper', 'small'), local=True)  # 'small': few frames, small side, few epochs
     pretrained: Optional[bool] = None  # start networks from pretrained weights; null: as the model's paper does
     data: DataConfig = field(default_factory=DataConfig)
     augment: Any = None  # array transforms with their probability; null switches one off
@@ -147,10 +148,8 @@ class RunConfig:
         return json.dumps(self.to_dict(), indent=1, sort_keys=True)
 
     def hash(self) -> str:
-        "16 hexadecimal digits that name the configuration; the run's own name and what is `local` do not count."
-        values = self.to_dict(local=False)
-        values['experiment'].pop('name')
-        return canonical_hash(values)
+        "16 hexadecimal digits that name the configuration; what is `local` does not count, nor does the run's name."
+        return canonical_hash(self.to_dict(local=False))
 
 # %% ../nbs/core/01_config.ipynb #cc2536f4
 def canonical_hash(value: Any, # anything JSON can hold

@@ -6,13 +6,14 @@
 __all__ = ['planes', 'edge_preservation', 'texture_uniformity', 'compression_visibility', 'colour_features', 'colour_drift',
            'scaled_features']
 
-# %% ../nbs/core/06_forensics_scaled.ipynb #178e59e3
+# %% ../nbs/core/06_forensics_scaled.ipynb #683a828d
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from .forensics import BLOCK, TILES, clustering, content_box, dispersion, unexplained, video_features
+from .forensic_maps import BLOCK, TILES, clustering, content_box, dispersion, unexplained
+from .forensics import video_features
 
 # %% ../nbs/core/06_forensics_scaled.ipynb #a7633a8b
 _FULL = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)
@@ -28,35 +29,38 @@ def planes(
     chroma = image[height:].reshape(2, height // 2, width // 2)
     return cv2.LUT(image[:height], _FULL), chroma[0], chroma[1]
 
-# %% ../nbs/core/06_forensics_scaled.ipynb #ac8e82d9
+# %% ../nbs/core/06_forensics_scaled.ipynb #b4f26e9d
 def edge_preservation(
-    luma: np.ndarray,  # (h, w) uint8 or float32
+    luma: np.ndarray,  # (h, w) uint8
 ) -> float:            # about 0 for one-pixel steps, negative for wide edges; 0 for a picture without edges
-    """log(mean fine / mean coarse gradient) on the strongest twentieth of coarse gradients (after Marziliano et al., ICIP 2002).
+    """log(mean fine / mean coarse gradient) where the coarse is strongest (after Marziliano et al., ICIP 2002).
 
     Coarse: |a(x+3) - a(x-3)| / 2; fine: the largest |a(x+1) - a(x-1)| / 2 within 2 pixels; both the larger of the two
-    directions. 0.1 is added to both means.
+    directions, on the strongest twentieth of coarse gradients. 0.1 is added to both means.
     """
-    image = np.pad(np.asarray(luma, np.float32), 3, mode='edge')
-    height, width = luma.shape
-    fine, coarse = (np.maximum(np.abs(image[3:-3, 3 + d:3 + d + width] - image[3:-3, 3 - d:3 - d + width]),
-                               np.abs(image[3 + d:3 + d + height, 3:-3] - image[3 - d:3 - d + height, 3:-3])) / 2 for d in (1, 3))
+    image, (height, width) = cv2.copyMakeBorder(luma, 3, 3, 3, 3, cv2.BORDER_REPLICATE), luma.shape
+    fine, coarse = (cv2.max(cv2.absdiff(image[3:-3, 3 + d:3 + d + width], image[3:-3, 3 - d:3 - d + width]),
+                            cv2.absdiff(image[3 + d:3 + d + height, 3:-3], image[3 - d:3 - d + height, 3:-3]))
+                    for d in (1, 3))
     fine = cv2.dilate(fine, np.ones((5, 5), np.uint8))
-    strong = coarse >= np.quantile(coarse, 0.95)
-    return float(np.log((fine[strong].mean(dtype=float) + 0.1) / (coarse[strong].mean(dtype=float) + 0.1)))
+    counts = cv2.calcHist([coarse], [0], None, [256], [0, 256]).ravel()
+    least = int(np.argmax(np.cumsum(counts) > 0.95 * coarse.size))  # 95% of the picture lies below or at this step
+    strong = cv2.compare(coarse, least, cv2.CMP_GE)
+    return float(np.log((cv2.mean(fine, strong)[0] / 2 + 0.1) / (cv2.mean(coarse, strong)[0] / 2 + 0.1)))
 
 
 def texture_uniformity(
     luma: np.ndarray,  # (h, w) uint8
 ) -> float:            # in [1/256, 1]: 1 for a constant picture
-    "Angular second moment sum p(i, j)^2 of 16-level co-occurrence of horizontal neighbours (Haralick et al., IEEE SMC 3, 1973)."
-    levels = luma.astype(np.int32) >> 4
-    counts = np.bincount((levels[:, 1:] * 16 + levels[:, :-1]).ravel(), minlength=256)
-    return float(((counts / counts.sum()) ** 2).sum())
+    "Angular second moment sum p(i, j)^2, 16 levels, horizontal neighbours (Haralick et al., IEEE SMC 3, 1973)."
+    pairs = (luma[:, 1:] & 240) | (luma[:, :-1] >> 4)
+    counts = cv2.calcHist([pairs], [0], None, [256], [0, 256])
+    return float(((counts / pairs.size).astype(float) ** 2).sum())
 
-# %% ../nbs/core/06_forensics_scaled.ipynb #33ade859
+# %% ../nbs/core/06_forensics_scaled.ipynb #de0bee40
 _level = np.arange(256.0)
 _NOTICEABLE = np.where(_level <= 127, 17 * (1 - np.sqrt(_level / 127)) + 3, 3 / 128 * (_level - 127) + 3)
+_WHOLE = np.floor(_NOTICEABLE).astype(np.uint8)  # steps are whole numbers, so more than this is more than that
 
 
 def compression_visibility(
@@ -70,13 +74,15 @@ def compression_visibility(
     seen, total = 0, 0
     for image in (luma, luma.T):
         stop = (image.shape[1] - 2) // BLOCK * BLOCK
-        before, last, first, after = (image[:, i:stop + i - 7:BLOCK].astype(np.int32) for i in (6, 7, 8, 9))
-        beside = np.maximum(np.abs(last - before), np.abs(after - first))
-        visible = np.abs(first - last) > _NOTICEABLE[(first + last) // 2] + beside
-        seen, total = seen + int(visible.sum()), total + visible.size
+        if stop == 0: continue
+        before, last, first, after = (np.ascontiguousarray(image[:, i:stop + i - 7:BLOCK]) for i in (6, 7, 8, 9))
+        beside = cv2.max(cv2.absdiff(last, before), cv2.absdiff(after, first))
+        needed = cv2.LUT((first & last) + ((first ^ last) >> 1), _WHOLE)  # at the mean of both sides
+        visible = cv2.compare(cv2.subtract(cv2.absdiff(first, last), beside), needed, cv2.CMP_GT)
+        seen, total = seen + cv2.countNonZero(visible), total + visible.size
     return seen / total if total else 0.0
 
-# %% ../nbs/core/06_forensics_scaled.ipynb #afc6e3c6
+# %% ../nbs/core/06_forensics_scaled.ipynb #1cbc110a
 def _tiles(values: np.ndarray) -> np.ndarray:
     "Means over TILES tiles along the shorter side (fewer when the plane is smaller), float64."
     side = max(1, round(min(values.shape) / TILES))
@@ -89,7 +95,7 @@ def _edges(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Horizontal and vertical central differences."
     return cv2.Sobel(plane, -1, 1, 0, ksize=1), cv2.Sobel(plane, -1, 0, 1, ksize=1)
 
-
+# %% ../nbs/core/06_forensics_scaled.ipynb #4ae8727c
 def colour_features(
     luma: np.ndarray,  # (h, w) uint8
     cb: np.ndarray,    # (h/2, w/2) uint8
@@ -99,7 +105,7 @@ def colour_features(
 
     Illuminant of a tile: slope of chroma against luma edges, sum(dC dY) / (sum(dY dY) + 64 n), for Cb and Cr
     (grey-edge, van de Weijer et al., IEEE TIP 16, 2007; tiles: Riess & Angelopoulou, IH 2010); the feature is the mean
-    dispersion. Noise: mean |[1 -2 1]'[1 -2 1]| of Cb and Cr, log(. + 0.05), explained by log chroma edges and brightness.
+    dispersion. Noise: log of mean |[1 -2 1]'[1 -2 1]| of Cb and Cr, explained by log chroma edges and brightness.
     """
     grey = cv2.resize(luma, cb.shape[::-1], interpolation=cv2.INTER_AREA).astype(np.float32)
     colours = [plane.astype(np.float32) for plane in (cb, cr)]
@@ -115,11 +121,11 @@ def colour_features(
     left = unexplained(np.log(noise + 0.05), [np.log(structure + 0.3), mean, mean * mean])
     return {'colour_illuminant': float(np.mean(slopes)), 'colour_clustering': clustering(left)}
 
-# %% ../nbs/core/06_forensics_scaled.ipynb #679ec821
+# %% ../nbs/core/06_forensics_scaled.ipynb #b31a5d5e
 def colour_drift(
     chromas: Sequence[np.ndarray],  # per frame (2, h, w): Cb and Cr
 ) -> float:                         # 0 for one frame and for grey video
-    "Largest distance of mean (Cb, Cr) between consecutive frames over (1 + the mean spread of chroma inside a frame), log(1 + .)."
+    "log(1 + d / (1 + s)): d largest step of mean (Cb, Cr) between consecutive frames, s mean spread inside frames."
     means = np.array([chroma.reshape(2, -1).mean(1, dtype=float) for chroma in chromas])
     spread = np.mean([chroma.reshape(2, -1).std(1, dtype=float).mean() for chroma in chromas])
     return float(np.log1p(np.linalg.norm(np.diff(means, axis=0), axis=1).max(initial=0.0) / (1 + spread)))

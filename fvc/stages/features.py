@@ -49,7 +49,7 @@ def work(item: dict) -> list[dict]:
     "Stage 2's rows of one video."
     return feature_rows(item, measure)
 
-# %% ../../nbs/2_features.ipynb #54d3fdfe
+# %% ../../nbs/2_features.ipynb #8ee9a368
 def read_input(
     path: Path,  # table of the stage before
     stage: int,  # the stage that makes it
@@ -58,7 +58,7 @@ def read_input(
     if not path.is_file(): raise FileNotFoundError(f'{path} is missing: run stage {stage} first.')
     return read_table(path)
 
-
+# %% ../../nbs/2_features.ipynb #cd588be8
 def save_arrays(
     table: pl.DataFrame,  # a feature table
     columns: list[str],   # the features, in this order
@@ -68,17 +68,21 @@ def save_arrays(
     for row in table.filter(pl.col('status') == 'ok').iter_rows(named=True):
         values = np.array([row[name] for name in columns], float)  # null becomes nan
         file = folder/row['video_id']/f"{row['variant']}.npy"
-        if file.is_file() and file.stat().st_size == values.nbytes + 128 and np.array_equal(np.load(file), values, True): continue
+        whole = file.is_file() and file.stat().st_size == values.nbytes + 128
+        if whole and np.array_equal(np.load(file), values, equal_nan=True): continue
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(file) as target: np.save(target, values)
 
-
+# %% ../../nbs/2_features.ipynb #40c984ca
 def stage2_extract_features(
     data: str = '',                   # the workspace
     overrides: str | list[str] = '',  # settings, e.g. 'stages.features.num_frames=8 stages.workers=4'
     shard: tuple[int, int] = (1, 1),  # (i, n): the i-th of n shares
 ) -> pl.DataFrame:                    # one row per row of stage 1, with fifteen feature columns
-    "Write features_stage2/features_metadata.arrow; raises FileNotFoundError before stage 1, StaleConfiguration on changed settings."
+    """Write features_stage2/features_metadata.arrow.
+
+    Raises FileNotFoundError before stage 1, StaleConfiguration on changed settings.
+    """
     stages, place, columns = compose(None, overrides).stages, workspace(data), feature_names(2)
     rows = read_input(place/'augmented_videos'/'augmented_metadata.arrow', 1)
     config = {'num_frames': stages.features.num_frames}
