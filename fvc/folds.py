@@ -181,7 +181,7 @@ def extend_folds(
     added = new.with_columns(pl.Series('fold', [fold_of[group] for group in new['group']], dtype=pl.Int8))
     return pl.concat([folds, added.select(folds.columns).cast(folds.schema)]).sort('video_id')
 
-# %% ../nbs/core/13_folds.ipynb #c9526056
+# %% ../nbs/core/13_folds.ipynb #a021b14a
 def split_by_share(
     labels: Sequence[int],    # class of every row
     groups: Sequence[str],    # group of every row, kept whole
@@ -207,6 +207,9 @@ def split_by_share(
         for g in sorted(rng.permutation(len(names)), key=lambda g: -counts[g].sum()):
             part_of[g] = np.argmax(((due ** 2) - (due - counts[g]) ** 2).sum(1))
             due[part_of[g]] -= counts[g]
+        for p in np.flatnonzero(np.bincount(part_of, minlength=len(shares)) == 0):  # few groups: the smallest of the fullest part
+            fullest = np.flatnonzero(part_of == np.bincount(part_of).argmax())
+            part_of[min(fullest, key=lambda g: counts[g].sum())] = p
         parts = [np.flatnonzero(part_of[codes] == p) for p in range(len(shares))]
         if all(len(np.unique(labels[rows])) == len(classes) for rows in parts): return parts
     raise ValueError(f'split {list(shares)}: no draw of {DRAWS} gave every part every class; '

@@ -62,7 +62,32 @@ def _block_mean(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     "Mean of every block; `shape` is (rows, columns) of blocks, the values may be of lower resolution."
     return cv2.resize(values, shape[::-1], interpolation=cv2.INTER_AREA)
 
-# %% ../nbs/core/06_forensic_maps.ipynb #3825c8e9
+# %% ../nbs/core/06_forensic_maps.ipynb #c5ea359f
+_STRIP = 8 * BLOCK  # lines
+
+
+def _strip_maps(
+    strip: np.ndarray,  # (lines, w) float32, with the lines around it that filters need
+    inner: slice,       # its own lines
+) -> dict[str, np.ndarray]:  # the maps that the full size gives, for the strip's blocks
+    "Maps of a strip; see `block_maps`."
+    image = strip[inner]
+    shape = image.shape[0] // BLOCK, image.shape[1] // BLOCK
+    residual = cv2.sepFilter2D(strip, -1, _SECOND, _SECOND)[inner]
+    work = np.abs(residual)
+    maps = {'mean': _block_mean(image, shape), 'noise': _block_mean(work, shape) * np.float32(np.sqrt(np.pi / 2) / 6)}
+    np.multiply(residual[:, 1:], residual[:, :-1], out=work[:, 1:])
+    maps['lag'] = _block_mean(work, shape)
+    maps['power'] = _block_mean(np.multiply(residual, residual, out=work), shape)
+    blocks, spectrum = residual.reshape(-1, BLOCK * BLOCK), work.reshape(-1, BLOCK * BLOCK)
+    blocks.reshape(*shape, BLOCK, BLOCK)[:] = image.reshape(shape[0], BLOCK, shape[1], BLOCK).swapaxes(1, 2)
+    blocks -= maps['mean'].reshape(-1, 1)
+    bands = np.abs(np.matmul(blocks, _DCT2, out=spectrum), out=spectrum) @ _BANDS
+    maps |= {name: bands[:, i].reshape(shape) for i, name in enumerate(('dct_low', 'dct_mid', 'dct_high'))}
+    edges = cv2.Laplacian(strip, -1)[inner]
+    return maps | {'fine': _block_mean(np.multiply(edges, edges, out=edges), shape)}
+
+# %% ../nbs/core/06_forensic_maps.ipynb #63514dd9
 def block_maps(
     luma: np.ndarray,  # (h, w) uint8 or float32 in [0, 255], h and w multiples of 8 and at least 16
 ) -> dict[str, np.ndarray]:  # each (h/8, w/8) float32
@@ -73,24 +98,19 @@ def block_maps(
     dct_low, dct_mid, dct_high: mean |coefficient| of orders u+v in 1..3, 4..6, 7..14;
     fine, coarse, broad: mean squared Laplacian of the luma, of half its size and of a quarter of its size.
     """
-    image = np.array(luma, np.float32, order='C')
-    shape = image.shape[0] // BLOCK, image.shape[1] // BLOCK
-    residual = cv2.sepFilter2D(image, -1, _SECOND, _SECOND)
-    work = np.abs(residual)  # two large arrays are written again and again: fresh ones cost more than the arithmetic
-    maps = {'mean': _block_mean(image, shape), 'noise': _block_mean(work, shape) * np.float32(np.sqrt(np.pi / 2) / 6)}
-    np.multiply(residual[:, 1:], residual[:, :-1], out=work[:, 1:])
-    maps['lag'] = _block_mean(work, shape)
-    maps['power'] = _block_mean(np.multiply(residual, residual, out=work), shape)
-    blocks, spectrum = residual.reshape(-1, BLOCK * BLOCK), work.reshape(-1, BLOCK * BLOCK)
-    blocks.reshape(*shape, BLOCK, BLOCK)[:] = image.reshape(shape[0], BLOCK, shape[1], BLOCK).swapaxes(1, 2)
-    blocks -= maps['mean'].reshape(-1, 1)
-    bands = np.abs(np.matmul(blocks, _DCT2, out=spectrum), out=spectrum) @ _BANDS
-    for name, band in zip(('dct_low', 'dct_mid', 'dct_high'), np.ascontiguousarray(bands.T)):
-        maps[name] = band.reshape(shape)
-    for name in ('fine', 'coarse', 'broad'):
-        if name != 'fine': image = cv2.pyrDown(image)
-        edges = cv2.Laplacian(image, -1)
-        maps[name] = _block_mean(np.multiply(edges, edges, out=edges), shape)
+    height, width = luma.shape
+    half, parts = np.empty((height // 2, width // 2), np.float32), []
+    for top in range(0, height, _STRIP):
+        bottom = min(top + _STRIP, height)
+        first, last = max(top - 2, 0), min(bottom + 2, height)
+        strip = np.array(luma[first:last], np.float32, order='C')
+        half[top // 2:bottom // 2] = cv2.pyrDown(strip)[(top - first) // 2:(bottom - first) // 2]
+        parts.append(_strip_maps(strip, slice(top - first, bottom - first)))
+    maps = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    for name in ('coarse', 'broad'):
+        if name == 'broad': half = cv2.pyrDown(half)
+        edges = cv2.Laplacian(half, -1)
+        maps[name] = _block_mean(np.multiply(edges, edges, out=edges), maps['mean'].shape)
     return maps
 
 # %% ../nbs/core/06_forensic_maps.ipynb #622e517d

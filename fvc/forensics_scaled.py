@@ -121,16 +121,16 @@ def colour_features(
     left = unexplained(np.log(noise + 0.05), [np.log(structure + 0.3), mean, mean * mean])
     return {'colour_illuminant': float(np.mean(slopes)), 'colour_clustering': clustering(left)}
 
-# %% ../nbs/core/06_forensics_scaled.ipynb #b31a5d5e
+# %% ../nbs/core/06_forensics_scaled.ipynb #3b9141fa
 def colour_drift(
-    chromas: Sequence[np.ndarray],  # per frame (2, h, w): Cb and Cr
+    chromas: Sequence[tuple[np.ndarray, np.ndarray]],  # Cb and Cr of each frame
 ) -> float:                         # 0 for one frame and for grey video
     "log(1 + d / (1 + s)): d largest step of mean (Cb, Cr) between consecutive frames, s mean spread inside frames."
-    means = np.array([chroma.reshape(2, -1).mean(1, dtype=float) for chroma in chromas])
-    spread = np.mean([chroma.reshape(2, -1).std(1, dtype=float).mean() for chroma in chromas])
+    statistics = np.array([[cv2.meanStdDev(plane) for plane in chroma] for chroma in chromas])[..., 0, 0]
+    means, spread = statistics[..., 0], statistics[..., 1].mean()
     return float(np.log1p(np.linalg.norm(np.diff(means, axis=0), axis=1).max(initial=0.0) / (1 + spread)))
 
-# %% ../nbs/core/06_forensics_scaled.ipynb #debcfada
+# %% ../nbs/core/06_forensics_scaled.ipynb #0c018460
 def scaled_features(
     images: Sequence[np.ndarray],  # picked frames in order, I420 (3 h / 2, w) uint8, limited range, of one size
 ) -> dict[str, float]:             # the 18 signal features of stage 4
@@ -145,5 +145,5 @@ def scaled_features(
         values.append({'edge_preservation': edge_preservation(luma), 'texture_uniformity': texture_uniformity(luma),
                        'compression_visibility': compression_visibility(luma), **colour_features(luma, cb, cr)})
     means = {name: float(np.mean([frame[name] for frame in values])) for name in values[0]}
-    drift = colour_drift([np.stack([cb[half], cr[half]]) for _, cb, cr in frames])
+    drift = colour_drift([(cb[half], cr[half]) for _, cb, cr in frames])
     return video_features([luma for luma, _, _ in frames]) | means | {'colour_drift': drift}

@@ -33,7 +33,7 @@ def resolve(spec: Spec, overrides: str | list[str] = '') -> RunConfig:
     if 'pretrained' not in inspect.signature(spec.build).parameters: cfg.pretrained = None
     return cfg
 
-# %% ../nbs/core/18_results.ipynb #1a7c4096
+# %% ../nbs/core/18_results.ipynb #72acb988
 @dataclass
 class FoldResult:
     "One fold of one run: its metrics, and the folder that holds the rest. Shows itself in a notebook."
@@ -54,17 +54,25 @@ class FoldResult:
         file = folder/'metadata.json'
         if not file.is_file(): raise FileNotFoundError(f'{folder} holds no finished fold: train it first')
         saved = json.loads(file.read_text(encoding='utf-8'))
-        return cls(saved['run'], saved['fold'], folder, saved['metrics'], saved['facts'])
+        metrics = {k: np.nan if v is None else v for k, v in saved['metrics'].items()}
+        return cls(saved['run'], saved['fold'], folder, metrics, saved['facts'])
 
     def save(self, about: dict): # hashes of the configuration and the data
         "Write `metadata.json`: the fold is finished from now on."
-        write_json(self.folder/'metadata.json', dict(run=self.run, fold=self.fold, metrics=self.metrics, facts=self.facts, about=about))
+        saved = dict(run=self.run, fold=self.fold, metrics=self.metrics, facts=self.facts, about=about)
+        write_json(self.folder/'metadata.json', _finite(saved))
 
     def _repr_html_(self) -> str:
         from fvc.figures import result_html
         return result_html(self)
 
-# %% ../nbs/core/18_results.ipynb #e5523d21
+# %% ../nbs/core/18_results.ipynb #b0a357d9
+def _finite(value):
+    "What is not a number becomes null, as JSON knows no NaN."
+    if isinstance(value, dict): return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list): return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
 METRICS = ('auc', 'ap', 'acc', 'f1', 'precision', 'recall')
 
 def fold_metrics(rows: pl.DataFrame, # label and group of every scored row
@@ -77,7 +85,7 @@ def fold_metrics(rows: pl.DataFrame, # label and group of every scored row
     by_video = basic_classification_metrics(labels, scores, threshold)
     return {f'val_{k}': float(v) for k, v in by_group.items()} | {f'val_{k}_by_video': float(by_video[k]) for k in METRICS}
 
-# %% ../nbs/core/18_results.ipynb #57e3e05f
+# %% ../nbs/core/18_results.ipynb #888d2b74
 def finished_folds(run_folder: Path) -> list[FoldResult]:
     "The finished folds of a run, by number."
     found = [FoldResult.load(p.parent) for p in run_folder.glob('fold_*/metadata.json')]
@@ -91,17 +99,22 @@ def summarise(run_folder: Path, # stage5/<run>
     with open(run_folder/'.lock', 'w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         folds = finished_folds(run_folder)
-        best = max(folds, key=lambda r: r.facts['inner']['auc'])
-        values = {m: np.array([r.metrics[m] for r in folds]) for m in folds[0].metrics}
+        best = max(folds, key=lambda r: r.facts['inner']['auc'] or 0.0)
+        values = {m: _defined([r.metrics[m] for r in folds]) for m in folds[0].metrics}
         summary = dict(model_type=model, n_splits=n_splits, best_fold=best.fold, best_fold_chosen_by='inner validation AUC',
                        fold_results=[dict(fold=r.fold, inner=r.facts['inner'], **r.metrics) for r in folds],
-                       **{f'mean_{m}': float(np.nanmean(v)) for m, v in values.items()},
-                       **{f'std_{m}': float(np.nanstd(v, ddof=1)) if len(folds) > 1 else 0.0 for m, v in values.items()})
-        write_json(run_folder/'metrics.json', summary)
+                       **{f'mean_{m}': float(v.mean()) for m, v in values.items()},
+                       **{f'std_{m}': float(v.std(ddof=1)) if len(v) > 1 else 0.0 for m, v in values.items()})
+        write_json(run_folder/'metrics.json', _finite(summary))
         if (best.folder/'model').is_dir(): _publish(best, run_folder/'best_model')
         return summary
 
-# %% ../nbs/core/18_results.ipynb #a09e8559
+# %% ../nbs/core/18_results.ipynb #504141f9
+def _defined(values):
+    "The values of the folds in which a metric is defined; one NaN when there is none."
+    values = np.array(values)
+    return values[~np.isnan(values)] if not np.isnan(values).all() else np.array([np.nan])
+
 def _publish(best, target):
     "Copy a fold's model, all or nothing, with the reason why it is the one."
     fresh, old = target.with_name('.tmp-best_model'), target.with_name('.tmp-old_model')

@@ -20,7 +20,7 @@ from .config import seed_for
 from .scenes import (MANIPULATIONS, MARGIN, PHOTOS, add_sensor_noise, camera_path, cover, decode, encode_to_rate, film,
                         manipulate, photograph, record, regions)
 
-# %% ../nbs/core/16_sample.ipynb #a2e00c2d
+# %% ../nbs/core/16_sample.ipynb #76e607d3
 @dataclass
 class Upload:
     "One video file, as it lies on a platform."
@@ -47,18 +47,25 @@ class Cascade:
     seed: int
     size: tuple  # (width, height), pixels
     fps: str  # frames per second, a fraction
+    noise: float  # of the sensor at mid grey, grey levels
+    crf: float  # H.264 quality of the camera
     seconds: float
     uploads: list = field(default_factory=list)
 
-# %% ../nbs/core/16_sample.ipynb #c384a2e8
+# %% ../nbs/core/16_sample.ipynb #1bedb7ae
 SIZES = ((320, 240), (240, 320), (256, 192), (192, 256), (240, 180), (224, 224), (320, 180), (288, 216))
-NOISE = (4, 6)  # of the cameras' sensors at mid grey, grey levels
-BITS = (0.25, 0.6)  # a pixel, of the uploads
+NOISE = (3.5, 5.5)  # of the cameras' sensors at mid grey, grey levels
+BITS = (0.2, 0.5)  # a pixel, of the uploads
 FPS = ('12', '15', '20', '24', '25', '30', '30000/1001')
 _URLS = {'youtube': 'https://www.youtube.com/watch?v={}', 'facebook': 'https://www.facebook.com/{page}/videos/{}/',
          'twitter': 'https://twitter.com/{page}/status/{}'}
 _PAGES = ('breaking.now', 'CityNews24', 'unbelievable_clips', 'eyewitness', 'DailyWonders')
 _LETTERS = list('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_')
+
+def _camera(rng, side):
+    "Draw a camera: size, frame rate, noise and quality."
+    size = tuple(2 * round(s * side / 640) for s in SIZES[rng.integers(len(SIZES))])
+    return size, str(rng.choice(FPS)), float(rng.uniform(*NOISE)), float(rng.uniform(12, 18))
 
 def _upload(rng, label, copy):
     "Draw one upload: where it lies and, for a copy, what the platform or the uploader did to it."
@@ -89,7 +96,7 @@ def _oddities(cascades, rng):
     dashed.url = _URLS['youtube'].format(dashed.video_id)
     return cascades
 
-# %% ../nbs/core/16_sample.ipynb #678a3c1a
+# %% ../nbs/core/16_sample.ipynb #99a3d9aa
 def plan_corpus(
     seed: int = 0,  # of everything that is drawn
     n_cascades: int = 24,  # even: half real, half fake, two a photograph
@@ -101,17 +108,17 @@ def plan_corpus(
         raise ValueError(f'n_cascades must be even and from 4 to {2 * len(PHOTOS)} (two a photograph), not {n_cascades}.')
     rng, half = np.random.default_rng(seed_for('sample', seed)), n_cascades // 2
     photos = [str(p) for p in rng.permutation(list(PHOTOS))[:half]]
+    cameras = [_camera(rng, side) for _ in photos]  # one a photograph, so that it films for both labels
     donors, fake_side = photos[1:] + photos[:1], rng.integers(0, 2, half)
     cascades = []
     for value, label in ((1, 'fake'), (0, 'real')):
-        kinds = [k for _ in range(half) for k in rng.permutation(list(MANIPULATIONS))]
+        kinds = [str(k) for _ in range(half) for k in rng.permutation(list(MANIPULATIONS))]
         copies = rng.permutation([2 + (i % 4 == 3) + (i % 12 == 11) for i in range(half)])
         for i in range(half):
-            size = tuple(2 * round(s * side / 640) for s in SIZES[rng.integers(len(SIZES))])
             band = ('left', 'right')[fake_side[i] ^ value]
             uploads = [_upload(rng, label, copy > 0) for copy in range(copies[i] + 1)]
-            cascades.append(Cascade(f'{label[0]}{i}', label, photos[i], band, donors[i], str(kinds[i]), int(rng.integers(2**32)), size,
-                                    str(rng.choice(FPS)), float(seconds * rng.uniform(.8, 1.2)), uploads))
+            cascades.append(Cascade(f'{label[0]}{i}', label, photos[i], band, donors[i], kinds[i], int(rng.integers(2**32)),
+                                    *cameras[i], float(seconds * rng.uniform(.8, 1.2)), uploads))
     return _oddities(cascades, rng)
 
 # %% ../nbs/core/16_sample.ipynb #81ecf2e2
@@ -135,7 +142,7 @@ def reupload(
     rows, columns = (2 * round(s * share / 4) for s, share in zip((height, width), upload.bars))
     return np.pad(frames, ((0, 0), (rows, rows), (columns, columns), (0, 0)))
 
-# %% ../nbs/core/16_sample.ipynb #5b34d685
+# %% ../nbs/core/16_sample.ipynb #e41fb91d
 def shoot(
     cascade: Cascade,  # from plan_corpus
     strength: float = 0.5,  # of the manipulation
@@ -145,8 +152,8 @@ def shoot(
     band, donor = regions(photograph(cascade.photo))[cascade.band], regions(photograph(cascade.donor))['donor']
     canvas = cover(band, round(size[1] * MARGIN), round(size[0] * MARGIN), rng.uniform())
     path = camera_path(round(cascade.seconds * fps), float(fps), size, rng)
-    noisy = add_sensor_noise(film(canvas, path, size), rng.uniform(*NOISE), rng)
-    recorded = record(noisy, fps, rng.uniform(12, 18))
+    noisy = add_sensor_noise(film(canvas, path, size), cascade.noise, rng)
+    recorded = record(noisy, fps, cascade.crf)
     area, opacity = effect(strength)
     edited, masks = manipulate(recorded, canvas, donor, path, cascade.kind, area, opacity * (cascade.label == 'fake'), rng)
     return recorded, edited, masks

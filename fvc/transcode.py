@@ -82,7 +82,7 @@ class _Encoder:
             self.late += max(times - 1, 0) * length
             self.seen, self.end = self.seen + 1, pts + self.late + length
 
-# %% ../nbs/core/05_transcode.ipynb #e0d9663d
+# %% ../nbs/core/05_transcode.ipynb #07fccf87
 class _Encoder(_Encoder):
     def _warped(self, frame):
         "A new frame whose planes `warp` has filled."
@@ -103,6 +103,8 @@ class _Encoder(_Encoder):
         self.held.clear()
         self.chunks.append(self.spill.tell())
 
+# %% ../nbs/core/05_transcode.ipynb #21a5cafa
+class _Encoder(_Encoder):
     def _encode(self, frame, pts, key=False):
         if self.stream is None:
             self.stream = open_stream(self.container, self.output, self.source, frame.width, frame.height)
@@ -116,7 +118,7 @@ class _Encoder(_Encoder):
             self.spill.write(RECORD.pack(self.pending.popleft(), packet.is_keyframe, packet.size))
             self.spill.write(packet)
 
-# %% ../nbs/core/05_transcode.ipynb #13ee0f05
+# %% ../nbs/core/05_transcode.ipynb #342af74a
 class _Encoder(_Encoder):
     def _records(self):
         "Kept packets in the order of showing: time, key frame, bytes."
@@ -137,6 +139,8 @@ class _Encoder(_Encoder):
             held, last = (pts, key, coded), pts
         if not self.output.reverse: yield held[0], self.end - held[0], *held[1:]
 
+# %% ../nbs/core/05_transcode.ipynb #27a34416
+class _Encoder(_Encoder):
     def finish(self) -> Written:
         "Write the MP4, let go of the encoder, and say what came of it."
         self.add(None)
@@ -154,7 +158,7 @@ class _Encoder(_Encoder):
         self.container = self.stream = self.chain = None
         return Written(Path(self.output.path), self.count, *size, self.count / seconds, self.path.stat().st_size, seconds)
 
-# %% ../nbs/core/05_transcode.ipynb #fb02c794
+# %% ../nbs/core/05_transcode.ipynb #9e636f7e
 PIXELS_A_PASS = 11_000_000  # pixels of all frames that are being encoded side by side: ten 720p or five 1080p copies
 
 def _one_pass(source: Source, outputs: list[Output], indices: Collection[int] | None) -> list[Written]:
@@ -178,9 +182,9 @@ def transcode(
     outputs, source, written = list(outputs), Source(src), []
     paths = [Path(o.path).absolute() for o in outputs]
     if len(set(paths)) < len(paths) or source.path.absolute() in paths: raise ValueError('every copy needs a path of its own')
-    if not outputs: return []
-    seen = look(src)
-    share = max(1, PIXELS_A_PASS // (seen.width * seen.height))
-    share = min(share, 10)
+    share = 1
+    if len(outputs) > 1:
+        seen = look(src)
+        share = min(10, max(1, PIXELS_A_PASS // (seen.width * seen.height)))
     for start in range(0, len(outputs), share): written += _one_pass(source, outputs[start:start + share], indices)
     return written

@@ -44,7 +44,7 @@ class Chain:
             try: yield self.sink.pull()
             except (BlockingIOError, EOFError): return
 
-# %% ../nbs/core/04b_viewing.ipynb #8fcfbcaa
+# %% ../nbs/core/04b_viewing.ipynb #64c3cd8c
 def even_size(width: float, height: float) -> tuple[int, int]:  # the nearest even size that is not larger, at least 2x2
     return max(int(width) // 2, 1) * 2, max(int(height) // 2, 1) * 2
 
@@ -53,6 +53,7 @@ def matrix_number(frame: av.VideoFrame) -> int:  # 1: BT.709, 5 or 6: BT.601, ..
     if frame.colorspace not in (0, 2) and not frame.format.is_rgb: return int(frame.colorspace)
     return 1 if frame.width >= 1280 or frame.height > 576 else 6
 
+# %% ../nbs/core/04b_viewing.ipynb #8820f87b
 def viewing_filters(
     frame: av.VideoFrame,  # as decoded
     aspect: Fraction | None,  # of its pixels
@@ -75,7 +76,7 @@ def viewing_filters(
     if size != (width, height) and min(width, height) > 1 and not stretched: steps += ['crop={}:{}:0:0:exact=1'.format(*size)]
     return steps, size, 2 if full else 1
 
-# %% ../nbs/core/04b_viewing.ipynb #2d045916
+# %% ../nbs/core/04b_viewing.ipynb #a6aeae66
 def _clock_tick(base: Fraction) -> Fraction:
     "The unit of time of a copy: the file's own, divided until it is finer than 0.1 ms (as FFmpeg's MP4 writer does)."
     unit = base.denominator if base.numerator == 1 and base.denominator <= 1_000_000 else 90_000
@@ -102,6 +103,8 @@ class Source:
             held.duration = round(self.ending / self.tick) or round(1 / self.rate / self.tick)
             yield held
 
+# %% ../nbs/core/04b_viewing.ipynb #853d985f
+class Source(Source):
     def _viewed(self, container, stream):
         "Upright, progressive frames; times in seconds become `pts` in ticks."
         key, chain, size, combed = None, None, None, False

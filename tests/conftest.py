@@ -35,12 +35,12 @@ def shared():
 
 @pytest.fixture(scope='session')
 def corpus(tmp_path_factory):
-    "A small sample corpus through stages 0-4: eight cascades on four photographs, two folds, two copies a video."
+    "A small sample corpus through stages 0-4: twelve cascades on six photographs, two folds, two copies a video."
     from fvc import pipeline
     from fvc.sample import SAMPLE_PASSWORD, make_sample
     from fvc.stages.setup import setup
     place = tmp_path_factory.mktemp('corpus') / 'work'
-    archives = make_sample(place.parent / 'archives', n_cascades=8, seconds=1.0, side=160)
+    archives = make_sample(place.parent / 'archives', n_cascades=12, seconds=1.0, side=160)
     words = ['split.n_splits=2', 'stages.augmentation.num_augmentations=2']
     setup(archives, str(place), ' '.join(words), SAMPLE_PASSWORD)
     for number in (1, 2, 3, 4):

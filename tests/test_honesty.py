@@ -68,14 +68,14 @@ def test_labels_of_the_validation_fold_change_no_weight(copy, model, words):
 
 def test_poisoned_validation_features_change_nothing_fitted(copy):
     before = run_fold('logistic_regression', 1, str(copy), TABLE)
-    old, threshold = weights(before), before.facts['threshold']
+    old, threshold, scores = weights(before), before.facts['threshold'], before.predictions['score']
     shutil.rmtree(copy / 'stage5')
     held = read_table(copy / 'folds.arrow').filter(pl.col('fold') == 1)['video_id'].to_list()
     poison = [pl.when(pl.col('video_id').is_in(held)).then(1e9).otherwise(c).alias(c) for c in feature_columns(2)]
     rewrite(copy / 'features_stage2' / 'features_metadata.arrow', lambda t: t.with_columns(poison))
     after = run_fold('logistic_regression', 1, str(copy), TABLE)
     assert same(old, weights(after)) and after.facts['threshold'] == threshold
-    assert not np.array_equal(before.predictions['score'], after.predictions['score'])
+    assert not np.array_equal(scores, after.predictions['score'])
 
 
 def test_a_copy_planted_across_folds_raises(copy):

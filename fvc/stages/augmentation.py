@@ -8,10 +8,10 @@ __all__ = ['SPATIAL', 'TEMPORAL', 'SCHEMA', 'FOLDER', 'PIXEL_BYTES', 'PIXEL_SECO
            'Elastic', 'elastic', 'chosen', 'frame_drop', 'frame_duplicate', 'reverse', 'variants', 'work', 'Plan',
            'plan', 'stage1_augment_videos']
 
-# %% ../../nbs/1_augmentation.ipynb #b157c6b0
+# %% ../../nbs/1_augmentation.ipynb #cf816e0a
 import json, shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 import cv2
@@ -55,7 +55,7 @@ def brightness(draw, seen: Look) -> Edit:
     (black, white, _, _), shift = levels(seen), between(draw, (-0.2, -0.06), (0.06, 0.2))
     return Edit(dict(shift=shift), f'lutyuv=y=clip(val{shift * (white - black):+.0f}\\,{black}\\,{white})')
 
-# %% ../../nbs/1_augmentation.ipynb #d0ca1aed
+# %% ../../nbs/1_augmentation.ipynb #2ae54a6f
 def around(centre: float, factor: float, low: int, high: int) -> str:
     "A `lutyuv` expression that scales samples about a centre, rounding."
     return f'clip(floor((val-{centre})*{factor}+{centre}+0.5)\\,{low}\\,{high})'
@@ -74,6 +74,7 @@ def saturation(draw, seen: Look) -> Edit:
     chroma = around(128, factor, 255 - top, top)
     return Edit(dict(factor=factor), f'lutyuv=u={chroma}:v={chroma}')
 
+# %% ../../nbs/1_augmentation.ipynb #5fb69fbc
 @register_augmentation('noise')
 def noise(draw, seen: Look) -> Edit:
     "Gaussian sensor noise, new in every frame, of libav's strength 5 to 18; the strength is what is drawn once."
@@ -183,24 +184,25 @@ def variants(
     turns = [(kinds[n % len(kinds)], n // len(kinds) + 1) for n in range(count)]
     return {kind if turn == 1 else f'{kind}_{turn}': kind for kind, turn in turns}
 
-# %% ../../nbs/1_augmentation.ipynb #8e2fe1ab
+# %% ../../nbs/1_augmentation.ipynb #af343f35
 SCHEMA = dict(kind=pl.String, params=pl.String, frames=pl.Int64, width=pl.Int64, height=pl.Int64, fps=pl.Float64,
               duration=pl.Float64, bytes=pl.Int64)
 FOLDER = 'augmented_videos'
 
 def work(
     item: dict,  # one video: `video_id`, `rows` (its row of the index), `workspace`, `config`
-    makers: dict[str, Callable] | None = None  # kind -> function, for kinds registered outside this module
+    own: dict[str, Callable] | None = None  # kinds that are registered elsewhere, which a worker process cannot know
 ) -> list[dict]:  # the original and its copies
     "Stage 1's rows of one video, their files written; VideoError for a video that cannot be read to its end."
     cv2.setNumThreads(1)  # the workers are what runs side by side
+    for kind, function in (own or {}).items(): register_augmentation(kind)(function)
     (row,), config, home = item['rows'], item['config'], Path(item['workspace'])
-    source, folder, makers = home/row['path'], Path(FOLDER)/item['video_id'], {**parts('filter'), **(makers or {})}
+    source, folder = home/row['path'], Path(FOLDER)/item['video_id']
     rows = [dict(variant='original', kind='original', params='{}', path=row['path'], status='ok', **{
         name: row[name] for name in ('frames', 'width', 'height', 'fps', 'duration', 'bytes')})]
     names, seen, outputs = variants(config['num_augmentations'], config['kinds']), look(source), []
     for variant, kind in names.items():
-        edit = makers[kind](np.random.default_rng(seed_for(item['video_id'], variant, config['seed'])), seen)
+        edit = parts('filter')[kind](np.random.default_rng(seed_for(item['video_id'], variant, config['seed'])), seen)
         place = folder/f'{variant}.mp4'
         rows.append(dict(variant=variant, kind=kind, params=json.dumps(edit.params, sort_keys=True), path=str(place), status='ok'))
         outputs.append(Output(home/place, edit.filters, config['crf'], config['preset'], edit.warp, edit.repeat, edit.reverse))
@@ -209,9 +211,9 @@ def work(
         made.update({k: v for k, v in asdict(written).items() if k != 'path'})
     return rows
 
-# %% ../../nbs/1_augmentation.ipynb #3cfbc45d
+# %% ../../nbs/1_augmentation.ipynb #10da3a67
 PIXEL_BYTES = 0.045  # written for each pixel of a copy
-PIXEL_SECONDS = 1.6e-8  # spent on each, on one core
+PIXEL_SECONDS = 2e-8  # spent on each, on one core
 
 @dataclass(frozen=True)
 class Plan:
@@ -227,6 +229,7 @@ class Plan:
         return (f'stage 1: {self.videos:,} videos -> {self.files:,} copies, {self.hours:,.2f} h of footage, about {self.gigabytes:,.2f} GB '
                 f'({self.free:,.0f} GB free) and {self.core_hours:,.2f} core-hours')
 
+# %% ../../nbs/1_augmentation.ipynb #1eab7b50
 def plan(
     index: pl.DataFrame,  # stage 0's
     config: dict,  # of this stage
@@ -244,7 +247,7 @@ def plan(
     if seen.gigabytes > seen.free: raise DiskFull(f'{seen}: more than fits at {home}; free space, or lower stages.augmentation.num_augmentations')
     return seen
 
-# %% ../../nbs/1_augmentation.ipynb #e1b86c87
+# %% ../../nbs/1_augmentation.ipynb #5310b124
 def stage1_augment_videos(
     data: str = '',  # the workspace
     overrides: str | list[str] = '',  # settings, e.g. 'stages.augmentation.kinds=[blur,reverse]'
@@ -256,4 +259,4 @@ def stage1_augment_videos(
     kinds = set(variants(config['num_augmentations'], config['kinds']).values())
     print(plan(index, config, home))
     own = {k: f for k, f in parts('filter').items() if k in kinds and f.__module__ != 'fvc.stages.augmentation'}
-    return run_stage('stage 1', partial(work, makers=own), index, home/FOLDER/'augmented_metadata.arrow', config, SCHEMA, home, stages, shard)
+    return run_stage('stage 1', partial(work, own=own), index, home/FOLDER/'augmented_metadata.arrow', config, SCHEMA, home, stages, shard)

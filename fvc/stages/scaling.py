@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = ['SCHEMA', 'scaled_size', 'scale_video', 'work', 'stage3_scale_videos']
 
-# %% ../../nbs/3_scaling.ipynb #2c340b1a
+# %% ../../nbs/3_scaling.ipynb #3b9a7191
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 import polars as pl
 
-from ..autoencoder import autoencode, load_autoencoder
 from ..config import compose, workspace
 from ..stage import run_stage
 from ..table import read_table
@@ -28,9 +27,16 @@ def scaled_size(width: int, height: int, # as displayed, pixels
     factor = target / (max if scale_by == 'longest' else min)(width, height)
     return tuple(max(2, 2 * round(side * factor / 2)) for side in (width, height))
 
-# %% ../../nbs/3_scaling.ipynb #bc808375
+# %% ../../nbs/3_scaling.ipynb #9ba8df12
 @cache
-def _vae(name): return load_autoencoder(name)  # once a worker
+def _vae(name):
+    "The autoencoder, loaded once a worker; imported only when it is used, since it brings PyTorch."
+    from fvc.autoencoder import load_autoencoder
+    return load_autoencoder(name)
+
+def _redrawn(source, target, size, config):
+    from fvc.autoencoder import autoencode
+    return autoencode(source, target, _vae(config['weights']), size, config['crf'], config['preset'])
 
 def scale_video(source: Path, target: Path, config: dict) -> dict: # columns of the row
     "Write the scaled copy of one video; raises VideoError."
@@ -38,11 +44,12 @@ def scale_video(source: Path, target: Path, config: dict) -> dict: # columns of 
     width, height = scaled_size(seen.width, seen.height, config['target_size'], config['scale_by'])
     if config['method'] == 'bilinear':
         made = transcode(source, [Output(target, f'scale={width}:{height}:flags=bilinear', config['crf'], config['preset'])])[0]
-    else: made = autoencode(source, target, _vae(config['weights']), (width, height), config['crf'], config['preset'])
+    else: made = _redrawn(source, target, (width, height), config)
     before, after = max(seen.width, seen.height), max(made.width, made.height)
     return dict(original_width=seen.width, original_height=seen.height, width=made.width, height=made.height, frames=made.frames,
                 fps=made.fps, duration=made.duration, bytes=made.bytes, is_upscaled=after > before, is_downscaled=after < before)
 
+# %% ../../nbs/3_scaling.ipynb #79767cda
 def work(item: dict) -> list[dict]:
     "Scale every row of one video; a row that cannot be read fails alone, with its reason."
     place, rows = Path(item['workspace']), []
@@ -53,7 +60,7 @@ def work(item: dict) -> list[dict]:
         else: rows.append(dict(variant=row['variant'], path=str(path), status='ok', **made))
     return rows
 
-# %% ../../nbs/3_scaling.ipynb #eb5a2363
+# %% ../../nbs/3_scaling.ipynb #997abc12
 SCHEMA = dict(original_width=pl.Int32, original_height=pl.Int32, width=pl.Int32, height=pl.Int32, frames=pl.Int32, fps=pl.Float64,
               duration=pl.Float64, bytes=pl.Int64, is_upscaled=pl.Boolean, is_downscaled=pl.Boolean)
 
@@ -64,6 +71,6 @@ def stage3_scale_videos(data: str = '', # the workspace
     "Write scaled_videos/ and its table; raises FileNotFoundError before stage 1, MissingWeights, StaleConfiguration."
     stages, place = compose(None, overrides).stages, workspace(data)
     rows = read_table(place/'augmented_videos'/'augmented_metadata.arrow')
-    if stages.scaling.method == 'autoencoder': load_autoencoder(stages.scaling.weights)  # said now, not once a video
+    if stages.scaling.method == 'autoencoder': _vae(stages.scaling.weights)  # said now, not once a video
     return run_stage('stage 3', work, rows, place/'scaled_videos'/'scaled_metadata.arrow', asdict(stages.scaling), SCHEMA, place,
                      stages, shard)
