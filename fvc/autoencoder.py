@@ -42,7 +42,7 @@ def redraw(vae, # from `load_autoencoder`
     with torch.inference_mode(): y = vae.decode(vae.encode(x).latent_dist.mode()).sample[..., :height, :width]
     return ((y + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
-# %% ../nbs/core/05b_autoencoder.ipynb #c7417512
+# %% ../nbs/core/05b_autoencoder.ipynb #7e52a588
 TICKS = 90_000  # of the written clock, a second
 
 def autoencode(source: Path, target: Path,
@@ -67,6 +67,7 @@ def autoencode(source: Path, target: Path,
     step = (times[-1] - times[0]) / max(1, len(times) - 1) or 1 / 30
     return Written(Path(target), len(times), *size, 1 / step, Path(target).stat().st_size, len(times) * step)
 
+# %% ../nbs/core/05b_autoencoder.ipynb #e4ca5af8
 def _batches(frames, size):
     held = []
     for frame in frames:

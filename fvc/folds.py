@@ -181,7 +181,19 @@ def extend_folds(
     added = new.with_columns(pl.Series('fold', [fold_of[group] for group in new['group']], dtype=pl.Int8))
     return pl.concat([folds, added.select(folds.columns).cast(folds.schema)]).sort('video_id')
 
-# %% ../nbs/core/13_folds.ipynb #a021b14a
+# %% ../nbs/core/13_folds.ipynb #c6bb0142
+def _deal(counts, shares, rng):
+    "The part of each group: large ones first, each to the part that lacks it most; no part stays empty."
+    part_of, due = np.zeros(len(counts), int), np.outer(shares, np.ones(counts.shape[1]))
+    for g in sorted(rng.permutation(len(counts)), key=lambda g: -counts[g].sum()):
+        part_of[g] = np.argmax(((due ** 2) - (due - counts[g]) ** 2).sum(1))
+        due[part_of[g]] -= counts[g]
+    for p in np.flatnonzero(np.bincount(part_of, minlength=len(shares)) == 0):  # few groups: the smallest of the fullest part
+        fullest = np.flatnonzero(part_of == np.bincount(part_of).argmax())
+        part_of[min(fullest, key=lambda g: counts[g].sum())] = p
+    return part_of
+
+# %% ../nbs/core/13_folds.ipynb #7d5427be
 def split_by_share(
     labels: Sequence[int],    # class of every row
     groups: Sequence[str],    # group of every row, kept whole
@@ -202,14 +214,7 @@ def split_by_share(
     np.add.at(counts, (codes, classed), 1)
     counts /= counts.sum(0)
     for draw in range(DRAWS):
-        rng = np.random.default_rng([*np.atleast_1d(seed).tolist(), draw])
-        part_of, due = np.zeros(len(names), int), np.outer(shares, np.ones(len(classes)))
-        for g in sorted(rng.permutation(len(names)), key=lambda g: -counts[g].sum()):
-            part_of[g] = np.argmax(((due ** 2) - (due - counts[g]) ** 2).sum(1))
-            due[part_of[g]] -= counts[g]
-        for p in np.flatnonzero(np.bincount(part_of, minlength=len(shares)) == 0):  # few groups: the smallest of the fullest part
-            fullest = np.flatnonzero(part_of == np.bincount(part_of).argmax())
-            part_of[min(fullest, key=lambda g: counts[g].sum())] = p
+        part_of = _deal(counts, shares, np.random.default_rng([*np.atleast_1d(seed).tolist(), draw]))
         parts = [np.flatnonzero(part_of[codes] == p) for p in range(len(shares))]
         if all(len(np.unique(labels[rows])) == len(classes) for rows in parts): return parts
     raise ValueError(f'split {list(shares)}: no draw of {DRAWS} gave every part every class; '

@@ -115,7 +115,7 @@ def score_table(
                          'groups': len(np.unique(data.groups)), 'videos': len(data.groups)})
     return pl.DataFrame(rows)
 
-# %% ../nbs/core/07b_intervals.ipynb #d89bf1e4
+# %% ../nbs/core/07b_intervals.ipynb #8f2d381b
 @dataclass(frozen=True)
 class Comparison:
     "Two models on the videos that both scored."
@@ -126,6 +126,7 @@ class Comparison:
     only_a: int  # scored by the first alone
     only_b: int  # scored by the second alone
 
+# %% ../nbs/core/07b_intervals.ipynb #b57b2fec
 def paired_comparison(
     a: pl.DataFrame,  # predictions of the first model
     b: pl.DataFrame,  # predictions of the second

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['METRICS', 'run_name', 'resolve', 'FoldResult', 'fold_metrics', 'finished_folds', 'summarise', 'run_predictions']
 
-# %% ../nbs/core/18_results.ipynb #ca1fffc0
+# %% ../nbs/core/18_results.ipynb #6aed4994
 import fcntl, inspect, json, shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from fastcore.basics import patch
 
 from .config import RunConfig, compose
 from .metrics import basic_classification_metrics, group_weights
@@ -33,7 +34,7 @@ def resolve(spec: Spec, overrides: str | list[str] = '') -> RunConfig:
     if 'pretrained' not in inspect.signature(spec.build).parameters: cfg.pretrained = None
     return cfg
 
-# %% ../nbs/core/18_results.ipynb #72acb988
+# %% ../nbs/core/18_results.ipynb #3cad2cd6
 @dataclass
 class FoldResult:
     "One fold of one run: its metrics, and the folder that holds the rest. Shows itself in a notebook."
@@ -57,14 +58,18 @@ class FoldResult:
         metrics = {k: np.nan if v is None else v for k, v in saved['metrics'].items()}
         return cls(saved['run'], saved['fold'], folder, metrics, saved['facts'])
 
-    def save(self, about: dict): # hashes of the configuration and the data
-        "Write `metadata.json`: the fold is finished from now on."
-        saved = dict(run=self.run, fold=self.fold, metrics=self.metrics, facts=self.facts, about=about)
-        write_json(self.folder/'metadata.json', _finite(saved))
+# %% ../nbs/core/18_results.ipynb #b8fd98db
+@patch
+def save(self: FoldResult, about: dict): # hashes of the configuration and the data
+    "Write `metadata.json`: the fold is finished from now on."
+    saved = dict(run=self.run, fold=self.fold, metrics=self.metrics, facts=self.facts, about=about)
+    write_json(self.folder/'metadata.json', _finite(saved))
 
-    def _repr_html_(self) -> str:
-        from fvc.figures import result_html
-        return result_html(self)
+@patch
+def _repr_html_(self: FoldResult) -> str:
+    "Metrics, facts and plots."
+    from fvc.figures import result_html
+    return result_html(self)
 
 # %% ../nbs/core/18_results.ipynb #b0a357d9
 def _finite(value):

@@ -20,7 +20,7 @@ from .config import seed_for
 from .scenes import (MANIPULATIONS, MARGIN, PHOTOS, add_sensor_noise, camera_path, cover, decode, encode_to_rate, film,
                         manipulate, photograph, record, regions)
 
-# %% ../nbs/core/16_sample.ipynb #76e607d3
+# %% ../nbs/core/16_sample.ipynb #fc262bff
 @dataclass
 class Upload:
     "One video file, as it lies on a platform."
@@ -35,6 +35,7 @@ class Upload:
     bars: tuple = (0.0, 0.0)  # black bars added, shares of the height and of the width
     state: str = 'whole'  # 'missing': no file; 'corrupt': the file's first half
 
+# %% ../nbs/core/16_sample.ipynb #294a32be
 @dataclass
 class Cascade:
     "What was filmed, what was done to it, and its uploads, the original first."

@@ -222,10 +222,10 @@ def inpaint(canvas, donor, area, rng):
     mask = blob(canvas.shape[:2], area, rng)
     return cv2.inpaint(canvas, (mask > 0).astype(np.uint8), 3, cv2.INPAINT_TELEA), mask
 
-# %% ../nbs/core/15b_scenes.ipynb #9c844f7c
+# %% ../nbs/core/15b_scenes.ipynb #3ec13928
 def face_patch(canvas, donor, area, rng):
-    "An oval patch in the coarse resolution of a generator, its colours matched to what it covers, widely blended."
-    mask, layer = blob(canvas.shape[:2], area, rng, bumps=0, feather=0.12), canvas.copy()
+    "An oval, 0.6 of the area, in a generator's coarse resolution, its colours matched to what it covers, widely blended."
+    mask, layer = blob(canvas.shape[:2], 0.6 * area, rng, bumps=0, feather=0.12), canvas.copy()
     rows, columns = _box(mask)
     height, width = rows.stop - rows.start, columns.stop - columns.start
     coarse = cover(donor, max(8, height // 3), max(8, width // 3), rng.uniform()).astype(np.float32)

@@ -41,9 +41,9 @@ class Written:
     bytes: int
     duration: float  # seconds
 
-# %% ../nbs/core/05_transcode.ipynb #a0725cf2
+# %% ../nbs/core/05_transcode.ipynb #9d1107cf
 KEY_EVERY = 24  # frames
-X264 = ('threads=1:lookahead-threads=1:sliced-threads=0:rc-lookahead=0:mbtree=0:bframes=0:ref=1:weightp=0:scenecut=0:force-cfr=1:'
+X264 = ('threads=1:lookahead-threads=1:sliced-threads=0:rc-lookahead=0:mbtree=0:bframes=0:ref=1:weightp=0:scenecut=0:force-cfr=1:qcomp=0.8:'
         f'partitions=i4x4,i8x8:keyint={KEY_EVERY}:min-keyint=1')
 HELD_BYTES = 32 << 20  # frames held to be played backwards
 RECORD = struct.Struct('<q?I')  # pts, key frame, bytes that follow

@@ -74,11 +74,11 @@ def saturation(draw, seen: Look) -> Edit:
     chroma = around(128, factor, 255 - top, top)
     return Edit(dict(factor=factor), f'lutyuv=u={chroma}:v={chroma}')
 
-# %% ../../nbs/1_augmentation.ipynb #5fb69fbc
+# %% ../../nbs/1_augmentation.ipynb #4d659833
 @register_augmentation('noise')
 def noise(draw, seen: Look) -> Edit:
-    "Gaussian sensor noise, new in every frame, of libav's strength 5 to 18; the strength is what is drawn once."
-    strength, seed = int(draw.integers(5, 19)), int(draw.integers(1, 2**24))
+    "Gaussian sensor noise, new in every frame, with a standard deviation of 2 to 6.5; the strength is what is drawn once."
+    strength, seed = int(draw.integers(4, 13)), int(draw.integers(1, 2**24))
     return Edit(dict(strength=strength, seed=seed), f'noise=alls={strength}:allf=t:all_seed={seed}')
 
 @register_augmentation('blur')
@@ -211,8 +211,8 @@ def work(
         made.update({k: v for k, v in asdict(written).items() if k != 'path'})
     return rows
 
-# %% ../../nbs/1_augmentation.ipynb #10da3a67
-PIXEL_BYTES = 0.045  # written for each pixel of a copy
+# %% ../../nbs/1_augmentation.ipynb #2ca0077d
+PIXEL_BYTES = 0.05  # written for each pixel of a copy
 PIXEL_SECONDS = 2e-8  # spent on each, on one core
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ class Plan:
         return (f'stage 1: {self.videos:,} videos -> {self.files:,} copies, {self.hours:,.2f} h of footage, about {self.gigabytes:,.2f} GB '
                 f'({self.free:,.0f} GB free) and {self.core_hours:,.2f} core-hours')
 
-# %% ../../nbs/1_augmentation.ipynb #1eab7b50
+# %% ../../nbs/1_augmentation.ipynb #e2ccce44
 def plan(
     index: pl.DataFrame,  # stage 0's
     config: dict,  # of this stage
@@ -242,9 +242,11 @@ def plan(
     finer = 2 ** ((18 - config['crf']) / 6)  # six steps of CRF halve the bytes
     before = sum(f.stat().st_size for f in (home/FOLDER).rglob('*.mp4')) if (home/FOLDER).is_dir() else 0
     home.mkdir(parents=True, exist_ok=True)
-    seen = Plan(len(good), len(good) * copies, float((good['duration'].fill_null(0)).sum()) * copies / 3600, pixels * PIXEL_BYTES * finer / 1e9,
-                pixels * PIXEL_SECONDS / 3600, (shutil.disk_usage(home).free + before) / 1e9)
-    if seen.gigabytes > seen.free: raise DiskFull(f'{seen}: more than fits at {home}; free space, or lower stages.augmentation.num_augmentations')
+    hours = float(good['duration'].fill_null(0).sum()) * copies / 3600
+    seen = Plan(len(good), len(good) * copies, hours, pixels * PIXEL_BYTES * finer / 1e9, pixels * PIXEL_SECONDS / 3600,
+                (shutil.disk_usage(home).free + before) / 1e9)
+    if seen.gigabytes > seen.free:
+        raise DiskFull(f'{seen}: more than fits at {home}; free space, or lower stages.augmentation.num_augmentations')
     return seen
 
 # %% ../../nbs/1_augmentation.ipynb #5310b124
