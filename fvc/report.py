@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['runs_of', 'leaderboard', 'compare_runs', 'metadata_effect']
 
-# %% ../nbs/6_report.ipynb #f9a25d88
+# %% ../nbs/6_report.ipynb #f112c575
+import json
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from .results import finished_folds, run_predictions
 from .stages.setup import corpus_line
 from .table import read_table
 
-# %% ../nbs/6_report.ipynb #ab853262
+# %% ../nbs/6_report.ipynb #b4837865
 def runs_of(place: Path) -> list[str]:
     "Names of the runs that have a finished fold."
     return sorted({p.parent.parent.name for p in (place/'stage5').glob('*/fold_*/metadata.json')})
@@ -32,17 +33,23 @@ def _line(name, kind, pred, labelled, draws):
                 acc=group_bootstrap(pred, 'acc', 10).value, folds=pred['fold'].n_unique(), groups=pred['group'].n_unique(),
                 videos=pred.height, coverage=pred.height / labelled)
 
+def _kind(fold):
+    "A run trained on permuted labels is a floor, not a model."
+    cfg = json.loads((fold.folder/'config.json').read_text(encoding='utf-8'))
+    return 'model' if cfg['data']['permuted'] is None else 'floor'
+
+# %% ../nbs/6_report.ipynb #c07e5b06
 def leaderboard(data: str = '', # the workspace
                 draws: int = 1000, # of the bootstrap
                ) -> pl.DataFrame: # run, kind, auc [low, high], auc_by_video, fold_mean, fold_std, acc, folds, groups, videos, coverage, weights
-    "All runs and the two floors that need no training, best first; every group weighs the same unless the column says otherwise."
+    "All runs and the floors, best first; every group weighs the same unless the column says otherwise."
     place = workspace(data)
     labelled = read_table(place/'folds.arrow').height
     lines = []
     for run in runs_of(place):
         folds = finished_folds(place/'stage5'/run)
         each = [f.metrics['val_auc'] for f in folds]
-        lines.append(_line(run, 'model', run_predictions(place/'stage5'/run), labelled, draws) | dict(
+        lines.append(_line(run, _kind(folds[0]), run_predictions(place/'stage5'/run), labelled, draws) | dict(
             fold_mean=float(np.mean(each)), fold_std=float(np.std(each, ddof=1)) if len(each) > 1 else None,
             weights=folds[0].facts.get('weights', '')))
     lines += [_line('metadata only', 'floor', metadata_floor(place), labelled, draws),
