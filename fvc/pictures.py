@@ -107,9 +107,10 @@ def _target(size, stored: tuple, shown: tuple, transpose: bool, even: bool) -> t
     else: width, height = (max(1, round(side * size / max(shown))) for side in shown)
     return (max(width // 2, 1) * 2, max(height // 2, 1) * 2) if even else (width, height)
 
-# %% ../nbs/core/03b_pictures.ipynb #f3b9f501
+# %% ../nbs/core/03b_pictures.ipynb #5e6f309c
 PIXEL_FORMATS = ('rgb24', 'gray', 'yuv420p')
 
+# %% ../nbs/core/03b_pictures.ipynb #929ad075
 class Pictures:
     "Turn decoded frames of one video into arrays of one size and pixel format."
     def __init__(self,
@@ -124,10 +125,11 @@ class Pictures:
         self.pixel_format, self.size, self.deinterlace = pixel_format, size, deinterlace
         self.stored = stream.codec_context.width, stream.codec_context.height
         self.shown = display_size(*self.stored, stream.sample_aspect_ratio, 0)
-        self.scaler, self.luma, self.fields = VideoReformatter(), Luma(), Fields()
+        self.scaler, self.luma, self.fields, self.turned = VideoReformatter(), Luma(), Fields(), None
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:  # (height, width[, 3]) uint8; I420: (height * 3 // 2, width)
-        turned, (matrix, range_), yuv = orientation(frame), colours(frame), self.pixel_format == 'yuv420p'
+        if self.turned is None: self.turned = orientation(frame)  # once: reading side data keeps a frame until the next collection
+        turned, (matrix, range_), yuv = self.turned, colours(frame), self.pixel_format == 'yuv420p'
         width, height = _target(self.size, self.stored, self.shown, turned[0], yuv)
         if self.deinterlace and frame.interlaced_frame and frame.height > 1: frame = self.fields(frame)
         if self.pixel_format == 'gray': image = self.luma(frame, width, height, matrix, range_)
