@@ -19,10 +19,12 @@ def build(root: Path, quarto: bool) -> Path:
         subprocess.run(['quarto', 'render', '_proc'], check=True)
     else:
         subprocess.run([Path(sys.executable).with_name('smalldocs'), 'render', '--quiet', '_proc'], check=True)
-    sites = [p.parent for p in root.glob('_*/**/index.html') if p.parent.name in ('_docs', '_site')]
+    sites = [p.parent for p in (root / '_proc').rglob('index.html') if p.parent.name in ('_docs', '_site')]
     if not sites:
         raise SystemExit('the site has no index.html: see the messages above')
-    return sites[0]
+    shutil.rmtree(root / '_docs', ignore_errors=True)
+    shutil.copytree(sites[0], root / '_docs')
+    return root / '_docs'
 
 
 if __name__ == '__main__':
