@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-export MPLBACKEND = agg
+
 
 .PHONY: run test lab docs setup science clean
 

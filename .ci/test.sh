@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything `make test` checks, in the order of what fails fastest. Run from the project's root after set-up.
 set -euo pipefail
-export OMP_NUM_THREADS=1  # two notebooks at a time on two cores
+export MPLBACKEND=agg OMP_NUM_THREADS=1  # two notebooks at a time on two cores
 bin=$PWD/.venv/bin
 step() { printf '\n== %s (%d s)\n' "$1" "$SECONDS"; }
 step 'notebooks and library: in step, clean, within the house limits'

@@ -93,3 +93,17 @@ def test_rows_in_are_rows_out(corpus):
         assert set(table['video_id']) == set(index['video_id'])
         assert table.filter(pl.col('status') == 'ok').group_by('video_id').len()['len'].unique().to_list() == [per_video]
         assert table.filter(pl.col('status') != 'ok')['reason'].is_not_null().all()
+
+
+def test_an_executed_notebook_shows_its_plots(tmp_path):
+    "Whatever backend the caller's environment names, figures end up in the executed copy and in its page."
+    from fvc.runs import Task, execute, to_html
+    cells = [('fold: int = 1', ['parameters']), ('import matplotlib.pyplot as plt', []), ('plt.plot([fold, 2]);', [])]
+    nb = dict(cells=[dict(cell_type='code', id=str(i), source=s, metadata=dict(tags=t), outputs=[], execution_count=None)
+                     for i, (s, t) in enumerate(cells)],
+              metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')), nbformat=4, nbformat_minor=5)
+    (tmp_path / 'plot.ipynb').write_text(json.dumps(nb))
+    task = Task(tmp_path / 'plot.ipynb', tmp_path / 'out.ipynb', dict(fold=3))
+    assert execute(task)[0] == 'done'
+    page = to_html(task.output).read_text()
+    assert 'data:image/png;base64' in page and 'import matplotlib' not in page
