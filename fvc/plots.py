@@ -13,11 +13,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 from .metrics import outcome, roc_auc, average_precision
 
-# %% ../nbs/core/08_plots.ipynb #8be2b36d
+# %% ../nbs/core/08_plots.ipynb #9d6a1b66
 COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')  # class 0 (real), class 1 (fake), further classes
 FLOOR = '#777777'
 STYLE = {'figure.dpi': 75, 'savefig.dpi': 120, 'font.size': 9, 'axes.titlesize': 10, 'axes.spines.top': False,
          'axes.spines.right': False, 'axes.grid': True, 'grid.alpha': 0.25, 'legend.frameon': False, 'legend.fontsize': 8}
+
+def _style(more=None):
+    "The house style for a while; a backend loaded meanwhile would have its own settings undone, so it is loaded first."
+    plt.draw_if_interactive()
+    return plt.rc_context(STYLE | (more or {}))
 
 def new_axis(
     ax: plt.Axes = None,  # an axis to draw on; None makes a figure of its own
@@ -25,7 +30,7 @@ def new_axis(
     **labels,  # title, xlabel, ylabel, xlim, ylim and other properties of an axis
 ) -> plt.Axes:
     "An axis in the house style."
-    with plt.rc_context(STYLE):
+    with _style():
         ax = plt.subplots(figsize=size, layout='constrained')[1] if ax is None else ax
         ax.set(**labels)
     return ax
@@ -219,7 +224,7 @@ def plot_permutations(
     if observed is not None: ax.axvline(observed, color='black', lw=1.2, label=f'true labels {observed:.2f}')
     return _legend(ax, loc='upper left', bbox_to_anchor=(1, 1))
 
-# %% ../nbs/core/08_plots.ipynb #1d91077e
+# %% ../nbs/core/08_plots.ipynb #50aa1540
 def plot_feature_distributions(
     features: dict,  # {name, with unit: (n,) values}
     labels: np.ndarray,  # (n,) class index
@@ -228,7 +233,7 @@ def plot_feature_distributions(
 ) -> np.ndarray:  # one axis a feature
     "Quartiles, whiskers and outliers of each feature by label; values that are not finite are left out."
     rows, labels = -(-len(features) // columns), np.asarray(labels)
-    with plt.rc_context(STYLE | {'axes.titlesize': 8, 'font.size': 7}):
+    with _style({'axes.titlesize': 8, 'font.size': 7}):
         shape = (min(columns, len(features)) * 1.9, rows * 1.6)
         axes = plt.subplots(rows, min(columns, len(features)), figsize=shape, layout='constrained', squeeze=False)[1].ravel()
         for ax, (name, values) in zip(axes, features.items()):
