@@ -52,7 +52,7 @@ def parse_shard(text: str) -> tuple[int, int]:
         raise ValueError(f'--shard {text}: write I/N with 1 <= I <= N, e.g. 2/8')
     return int(i), int(n)
 
-# %% ../nbs/core/24_pipeline.ipynb #d0a6de83
+# %% ../nbs/core/24_pipeline.ipynb #799e8d5c
 def _pages(tasks, name):
     outcomes = execute_all(tasks, name=name)
     for o in outcomes:
@@ -60,11 +60,11 @@ def _pages(tasks, name):
     return [str(to_html(t.output)) for t in tasks]
 
 def report(data: str = '') -> list[str]: # paths of HTML pages
-    "Execute the report over everything trained so far."
-    notebook, out = project_root()/'nbs'/'6_report.ipynb', runs_folder(data)/'6_report.ipynb'
-    task = Task(notebook, out, dict(data=str(workspace(data))))
-    task.marker('done').unlink(missing_ok=True)  # there may be new runs
-    return _pages([task], 'report')
+    "Execute the report and the guided tour over everything made so far."
+    tasks = [Task(project_root()/'nbs'/f'{name}.ipynb', runs_folder(data)/f'{name}.ipynb', dict(data=str(workspace(data))))
+             for name in ('6_report', '00_pipeline_journey')]
+    for task in tasks: task.marker('done').unlink(missing_ok=True)  # there may be new runs
+    return _pages(tasks, 'report')
 
 def status(data: str = '') -> list[dict]: # part, rows, ok, failed, excluded
     "What the workspace holds: rows of every table by verdict, and finished folds of every run."
