@@ -82,12 +82,13 @@ def status(data: str = '') -> list[dict]: # part, rows, ok, failed, excluded
         lines.append(dict(part=run.parent.name, rows=done, ok=done, failed=0, excluded=0))
     return lines
 
-# %% ../nbs/core/24_pipeline.ipynb #d267bdaf
+# %% ../nbs/core/24_pipeline.ipynb #0d5cd140
 def train(models: list[str], # names
           folds: str = '', # '', '2', '1-5' or '1,3'
           data: str = '', overrides: list[str] = (), workers: int = 0):
     "Stage 5 for the folds named; see `stage5_train_models`."
     from fvc.stages.model_training import available_folds, parse_folds, stage5_train_models
+    for model in models: compose(spec_of(model), overrides)
     return stage5_train_models(models, parse_folds(folds, available_folds(data)), data, overrides, workers)
 
 @dataclass

@@ -123,7 +123,7 @@ def execute_all(tasks: list[Task],
         finally: pool.shutdown(cancel_futures=True)
     return [Outcome(t, *f.result()) for f, t in futures.items()]
 
-# %% ../nbs/core/22_runs.ipynb #16e6f499
+# %% ../nbs/core/22_runs.ipynb #72edd1ff
 LIBRARY = ('#| export', '#| default_exp', 'import ', 'from ')  # cells a reader of a report does not need
 
 def to_html(notebook: Path, # an executed notebook
@@ -134,6 +134,8 @@ def to_html(notebook: Path, # an executed notebook
     from fvc.table import write_text
     nb = nbformat.read(notebook, 4)
     nb.cells = [c for c in nb.cells if c.cell_type != 'code' or c.outputs or not c.source.startswith(LIBRARY)]
+    for c in nb.cells:
+        if c.cell_type == 'code': c.outputs = [o for o in c.outputs if o.get('name') != 'stderr']  # progress bars
     page, _ = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(nb)
     write_text(notebook.with_suffix('.html'), page)
     return notebook.with_suffix('.html')
