@@ -73,8 +73,18 @@ def parser() -> argparse.ArgumentParser:
     _command(commands, 'status', 'what the workspace holds', as_json=True)
     return top
 
-# %% ../nbs/core/25_cli.ipynb #6a55784b
+# %% ../nbs/core/25_cli.ipynb #d74fc3a5
 def _sort_words(words): return [w for w in words if '=' not in w], [w for w in words if '=' in w]
+
+def _parse(argv):
+    "Options and settings in any order: argparse alone wants settings side by side."
+    top = parser()
+    a, rest = top.parse_known_args(argv)
+    settings = [w for w in rest if '=' in w and not w.startswith('-')]
+    place = getattr(a, 'overrides', getattr(a, 'models', None))
+    if len(settings) < len(rest) or settings and not isinstance(place, list): top.error(f'unrecognized arguments: {" ".join(rest)}')
+    if settings: place.extend(settings)
+    return a
 
 # %% ../nbs/core/25_cli.ipynb #d8cf3e49
 def _print(rows, as_json):
@@ -140,11 +150,11 @@ def _sample(a):
     from fvc.sample import make_sample
     print(make_sample(a.target, seed=a.seed))
 
-# %% ../nbs/core/25_cli.ipynb #9af447cc
+# %% ../nbs/core/25_cli.ipynb #ceadffb3
 def main(argv: list[str] | None = None, # words after `fvc`; by default those of the process
         ) -> int: # exit code: 0 well, 1 work failed, 2 wrong input, 130 interrupted
     "The `fvc` command."
-    a = parser().parse_args(argv)
+    a = _parse(argv)
     try: return globals()[f'_{a.command}'](a) or 0
     except KeyboardInterrupt:
         print('fvc: interrupted; what is finished is kept, run the same command to go on', file=sys.stderr)
