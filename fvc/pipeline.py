@@ -118,7 +118,7 @@ def _corpus(source, data, overrides, password_file):
     else: print(corpus_line(place))
     return place
 
-# %% ../nbs/core/24_pipeline.ipynb #2cc5bc86
+# %% ../nbs/core/24_pipeline.ipynb #47d13ee4
 def run(source: str | None = None, # folder with archives or videos; `None`: what is indexed, else the built-in sample
         data: str = '', # the workspace
         models: list[str] = (), # names; default: `MODELS`
@@ -135,8 +135,6 @@ def run(source: str | None = None, # folder with archives or videos; `None`: wha
     data = str(_corpus(source, data, overrides, password_file))
     for number in (1, 2, 3, 4): run_one_stage(number, data, overrides)
     outcomes = stage5_train_models(names, None, data, overrides, workers)
-    if nets := [n for n in names if spec_of(n).input == 'clip']:  # the third floor, for one network
-        outcomes += stage5_train_models(nets[:1], None, data, [*overrides, 'data.permuted=0', 'experiment.name=permuted'], workers)
     failed = [f'{o.task.output.stem}: {o.note}' for o in outcomes if o.state == 'failed']
     for line in failed: print(f'failed: {line}')
     pages = report(data) + [str(to_html(o.task.output)) for o in outcomes if o.state == 'done' and o.task.parameters['fold'] == 1]
