@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['OVERRIDES', 'EPILOG', 'SHOWN', 'parser', 'main']
 
-# %% ../nbs/core/25_cli.ipynb #0e992b13
+# %% ../nbs/core/25_cli.ipynb #c86ad175
 import argparse, json, os, sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
-# %% ../nbs/core/25_cli.ipynb #bd288471
+# %% ../nbs/core/25_cli.ipynb #10582259
 OVERRIDES = 'settings as key=value, e.g. profile=small optim.lr=3e-4 ("fvc models --keys MODEL" lists them)'
 EPILOG = '''examples:
   fvc run                                    built-in sample: corpus, stages 0-4, four models, report
@@ -22,9 +23,13 @@ The archives' password is taken from $FVC_ARCHIVE_PASSWORD, from --password-file
 def _command(commands, name, text, overrides=False, as_json=False):
     p = commands.add_parser(name, help=text, description=text)
     p.add_argument('--data', default='', metavar='DIR', help='the workspace')
-    if overrides: p.add_argument('overrides', nargs='*', metavar='key=value', help=OVERRIDES)
+    if overrides: _settings(p)
     if as_json: p.add_argument('--json', action='store_true', help='print JSON instead of a table')
     return p
+
+def _settings(p, words=True):
+    if words: p.add_argument('overrides', nargs='*', metavar='key=value', help=OVERRIDES)
+    p.add_argument('--config', default='', metavar='FILE', help='a YAML file of settings, laid under those of the command line')
 
 def _source(p, required):
     p.add_argument('--source', metavar='DIR', required=required, help='folder with FVC1.zip … or with videos; only read')
@@ -32,7 +37,7 @@ def _source(p, required):
 
 def _workers(p): p.add_argument('--workers', type=int, default=0, metavar='N', help='runs at the same time (default: one a core)')
 
-# %% ../nbs/core/25_cli.ipynb #890de2c8
+# %% ../nbs/core/25_cli.ipynb #f6cbd338
 def _add_data_commands(commands):
     p = _command(commands, 'setup', 'stage 0: index archives or a folder of videos', overrides=True)
     _source(p, True)
@@ -49,6 +54,7 @@ def _add_model_commands(commands):
     p.add_argument('models', nargs='+', metavar='MODEL', help='names from "fvc models"; key=value settings may follow')
     p.add_argument('--folds', default='', metavar='K', help='e.g. 2, 1-5 or 1,3 (default: all)')
     p.add_argument('--name', default='', help="the run's name, when settings differ from the model's defaults")
+    _settings(p, words=False)
     _workers(p)
     p = _command(commands, 'compare', 'difference of two runs on the videos both scored', as_json=True)
     p.add_argument('runs', nargs=2, metavar='RUN', help='MODEL or MODEL@NAME')
@@ -56,7 +62,7 @@ def _add_model_commands(commands):
     p.add_argument('--task', metavar='TASK', help='only models of this task')
     p.add_argument('--keys', metavar='MODEL', help='list the settings of one model with their defaults')
 
-# %% ../nbs/core/25_cli.ipynb #2fc6030a
+# %% ../nbs/core/25_cli.ipynb #e2aba768
 def parser() -> argparse.ArgumentParser:
     "Every command with its options."
     top = argparse.ArgumentParser('fvc', description='Detectors of fake videos whose scores can be believed.', epilog=EPILOG,
@@ -66,14 +72,14 @@ def parser() -> argparse.ArgumentParser:
     _source(p, False)
     _workers(p)
     p.add_argument('--models', nargs='+', default=[], metavar='MODEL', help='models to train; key=value settings may follow')
-    p.add_argument('overrides', nargs='*', metavar='key=value', help=OVERRIDES)
+    _settings(p)
     _add_data_commands(commands)
     _add_model_commands(commands)
     _command(commands, 'report', 'execute the report over all finished runs')
     _command(commands, 'status', 'what the workspace holds', as_json=True)
     return top
 
-# %% ../nbs/core/25_cli.ipynb #d74fc3a5
+# %% ../nbs/core/25_cli.ipynb #75c941ba
 def _sort_words(words): return [w for w in words if '=' not in w], [w for w in words if '=' in w]
 
 def _parse(argv):
@@ -84,12 +90,18 @@ def _parse(argv):
     place = getattr(a, 'overrides', getattr(a, 'models', None))
     if len(settings) < len(rest) or settings and not isinstance(place, list): top.error(f'unrecognized arguments: {" ".join(rest)}')
     if settings: place.extend(settings)
+    if getattr(a, 'config', ''): place[:0] = _file_words(a.config)
     return a
 
-# %% ../nbs/core/25_cli.ipynb #d8cf3e49
-def _print(rows, as_json):
-    "A list of dictionaries as JSON or as a table."
-    if as_json: return print(json.dumps(rows, indent=1))
+def _file_words(file):
+    "A YAML file of settings as key=value words, which later words overrule."
+    from fvc.config import _flat, _read_yaml
+    return [f'{key}={json.dumps(value)}' for key, value in _flat(_read_yaml(file))]
+
+# %% ../nbs/core/25_cli.ipynb #62adf921
+def _print(rows, a):
+    "A list of dictionaries as a table; with --json as JSON, the only thing on standard output then."
+    if a.json: return print(json.dumps(rows, indent=1), file=a.out)
     import polars as pl
     with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_width_chars=160, fmt_str_lengths=90, tbl_hide_column_data_types=True,
                    tbl_hide_dataframe_shape=True, tbl_formatting='ASCII_MARKDOWN', float_precision=3):
@@ -101,7 +113,7 @@ def _run(a):
     from fvc import pipeline
     models, extra = _sort_words(a.models)
     result = pipeline.run(a.source, a.data, models, [*extra, *a.overrides], a.password_file, a.workers)
-    _print(result.leaderboard if a.json else [{k: r[k] for k in SHOWN} for r in result.leaderboard], a.json)
+    _print(result.leaderboard if a.json else [{k: r[k] for k in SHOWN} for r in result.leaderboard], a)
     if not a.json: print('\n'.join(['', *result.pages]))
     return 0 if not result.failed else 1
 
@@ -117,26 +129,26 @@ def _stage(a):
     for row in failed.head(20).iter_rows(named=True): print(f"{row['video_id']} {row['variant']}: {row['reason']}", file=sys.stderr)
     return 1 if failed.height and failed.height == table.height else 0
 
-# %% ../nbs/core/25_cli.ipynb #9576dc6d
+# %% ../nbs/core/25_cli.ipynb #e0b90e02
 def _train(a):
     from fvc.pipeline import train
     models, extra = _sort_words(a.models)
     if not models: raise ValueError('fvc train: no model named; "fvc models" lists them')
     if a.name: extra.append(f'experiment.name={json.dumps(a.name)}')
     outcomes = train(models, a.folds, a.data, extra, a.workers)
-    _print([dict(notebook=o.task.output.name, state=o.state, note=o.note) for o in outcomes], a.json)
+    _print([dict(notebook=o.task.output.name, state=o.state, note=o.note) for o in outcomes], a)
     return 1 if any(o.state == 'failed' for o in outcomes) else 0
 
-# %% ../nbs/core/25_cli.ipynb #0607455b
+# %% ../nbs/core/25_cli.ipynb #9a41bc48
 def _compare(a):
     from fvc.report import compare_runs
-    _print([compare_runs(*a.runs, data=a.data)], a.json)
+    _print([compare_runs(*a.runs, data=a.data)], a)
 
 def _models(a):
     from fvc.config import _flat, compose
     from fvc.registry import list_models
-    if a.keys: _print([dict(key=k, default=json.dumps(v)) for k, v in _flat(compose(a.keys).to_dict())], a.json)
-    else: _print(list_models(a.task), a.json)
+    if a.keys: _print([dict(key=k, default=json.dumps(v)) for k, v in _flat(compose(a.keys).to_dict())], a)
+    else: _print(list_models(a.task), a)
 
 def _report(a):
     from fvc.pipeline import report
@@ -144,18 +156,20 @@ def _report(a):
 
 def _status(a):
     from fvc.pipeline import status
-    _print(status(a.data), a.json)
+    _print(status(a.data), a)
 
 def _sample(a):
     from fvc.sample import make_sample
     print(make_sample(a.target, seed=a.seed))
 
-# %% ../nbs/core/25_cli.ipynb #ceadffb3
+# %% ../nbs/core/25_cli.ipynb #f936c996
 def main(argv: list[str] | None = None, # words after `fvc`; by default those of the process
         ) -> int: # exit code: 0 well, 1 work failed, 2 wrong input, 130 interrupted
     "The `fvc` command."
-    a = _parse(argv)
-    try: return globals()[f'_{a.command}'](a) or 0
+    try:
+        a = _parse(argv)
+        a.out = sys.stdout
+        with redirect_stdout(sys.stderr if getattr(a, 'json', False) else sys.stdout): return globals()[f'_{a.command}'](a) or 0
     except KeyboardInterrupt:
         print('fvc: interrupted; what is finished is kept, run the same command to go on', file=sys.stderr)
         return 130

@@ -93,7 +93,7 @@ class OptimConfig:
     grad_clip: float = _at(1.0, 0)  # largest gradient norm; 0: no clipping
     momentum: float = _at(0.9, 0, 0.9999)  # SGD's momentum; AdamW's first beta
 
-# %% ../nbs/core/01_config.ipynb #7d9531dd
+# %% ../nbs/core/01_config.ipynb #ae3baff7
 @dataclass
 class TrainConfig:
     "The training loop."
@@ -106,6 +106,7 @@ class TrainConfig:
     seed: int = _at(0, 0)
     device: str = _at('auto', choices=('auto', 'cpu', 'cuda'), local=True)
     num_workers: int = _at(0, 0, local=True)  # loader processes
+    processes: int = _at(1, 1, 1024, local=True)  # that train one network together, each with its part of every batch
 
 # %% ../nbs/core/01_config.ipynb #1bba6318
 @dataclass

@@ -7,7 +7,7 @@ __all__ = ['FITS', 'Fitted', 'limit_variants', 'training_rows', 'model_options',
            'load_estimator', 'describe', 'clip_of', 'origin_of', 'save_network', 'load_network', 'build_network',
            'loader_of', 'fit_clips', 'embed_clips', 'embeddings', 'fit_embedding']
 
-# %% ../nbs/core/18_fitting.ipynb #8c3de50d
+# %% ../nbs/core/18_fitting.ipynb #730f33e5
 import fcntl, json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,13 +20,13 @@ from tqdm import tqdm
 
 from .clips import ClipDataset, feature_columns, load_rows, make_loader
 from .config import RunConfig, canonical_hash, seed_for
-from .intervals import permuted_labels
+from .intervals import permuted_folds
 from .registry import Clip, Spec, count_parameters, get, spec_of
 from .splits import Split, select_rows
 from .stage import lineage
 from .table import atomic_path, read_table, write_json, write_table
 
-# %% ../nbs/core/18_fitting.ipynb #cbb070b0
+# %% ../nbs/core/18_fitting.ipynb #3b27e8e2
 @dataclass
 class Fitted:
     "A fitted model: how it scores rows, how it is kept, and what is worth knowing about it."
@@ -47,8 +47,8 @@ def training_rows(workspace: Path, stage: int, cfg: RunConfig) -> pl.DataFrame:
     "The rows a run may use; with `data.permuted` their labels are dealt to groups by chance, which makes a floor."
     rows = limit_variants(load_rows(workspace, stage), cfg.data.variants)
     if cfg.data.permuted is None: return rows
-    dealt = permuted_labels(rows['label'].to_numpy(), rows['group'].to_numpy(), 1, cfg.data.permuted)[0]
-    return rows.with_columns(label=pl.Series(dealt, dtype=pl.Int8))
+    dealt = permuted_folds(read_table(workspace/'folds.arrow'), cfg.data.permuted).select('video_id', 'label')
+    return rows.drop('label').join(dealt, on='video_id', how='left', maintain_order='left')
 
 def model_options(spec: Spec, cfg: RunConfig) -> dict[str, Any]:
     "What the builder is given: the group `model`, and of the run what it asks for."

@@ -18,7 +18,7 @@ from .metrics import fold_auc
 from .registry import get
 from .table import read_table
 
-# %% ../nbs/core/19_floors.ipynb #ea55bb08
+# %% ../nbs/core/19_floors.ipynb #6aeb203c
 def cross_validate(make: Callable, # gives an unfitted classifier
                    rows: pl.DataFrame, # video_id, variant, label, group, fold and the columns; all variants
                    columns: list[str], # what the classifier sees
@@ -32,6 +32,7 @@ def cross_validate(make: Callable, # gives an unfitted classifier
     score = np.full(len(y), np.nan)
     for k in np.unique(fold):
         train, val = fold != k, (fold == k) & original
+        if not val.any(): continue # folds cut by row may hold copies only
         if len(np.unique(y[train])) < 2: raise ValueError(f'fold {k}: the training rows have one class only')
         score[val] = make().fit(x[train], y[train]).predict_proba(x[val])[:, 1]
     named = rows.select('video_id', 'variant', 'group').with_columns(

@@ -181,16 +181,17 @@ def extend_folds(
     added = new.with_columns(pl.Series('fold', [fold_of[group] for group in new['group']], dtype=pl.Int8))
     return pl.concat([folds, added.select(folds.columns).cast(folds.schema)]).sort('video_id')
 
-# %% ../nbs/core/13_folds.ipynb #c6bb0142
+# %% ../nbs/core/13_folds.ipynb #bd54aca5
 def _deal(counts, shares, rng):
-    "The part of each group: large ones first, each to the part that lacks it most; no part stays empty."
+    "The part of each group: large ones first, each to the part that lacks it most; then no class stays away from a part."
     part_of, due = np.zeros(len(counts), int), np.outer(shares, np.ones(counts.shape[1]))
     for g in sorted(rng.permutation(len(counts)), key=lambda g: -counts[g].sum()):
         part_of[g] = np.argmax(((due ** 2) - (due - counts[g]) ** 2).sum(1))
         due[part_of[g]] -= counts[g]
-    for p in np.flatnonzero(np.bincount(part_of, minlength=len(shares)) == 0):  # few groups: the smallest of the fullest part
-        fullest = np.flatnonzero(part_of == np.bincount(part_of).argmax())
-        part_of[min(fullest, key=lambda g: counts[g].sum())] = p
+    for p, c in np.ndindex(len(shares), counts.shape[1]):  # few groups: a part without a class gets the smallest that can be spared
+        holders = [(part_of == q) & (counts[:, c] > 0) for q in range(len(shares))]
+        spare = [g for h in holders if h.sum() > 1 for g in np.flatnonzero(h)]
+        if spare and not holders[p].any(): part_of[min(spare, key=lambda g: counts[g].sum())] = p
     return part_of
 
 # %% ../nbs/core/13_folds.ipynb #7d5427be

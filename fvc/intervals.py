@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Scored', 'scored', 'group_draws', 'Interval', 'group_bootstrap', 'score_table', 'Comparison', 'paired_comparison',
-           'permuted_labels']
+           'permuted_labels', 'permuted_folds']
 
 # %% ../nbs/core/07b_intervals.ipynb #d6144f94
 from dataclasses import dataclass
@@ -165,3 +165,19 @@ def permuted_labels(
     if len(np.unique(dealt)) < 2: raise ValueError(f'{len(sizes)} groups cannot be dealt two classes.')
     order = np.random.default_rng(seed).permuted(np.tile(np.arange(len(sizes)), (n, 1)), axis=1)
     return dealt[order][:, codes].astype(np.int8)
+
+# %% ../nbs/core/07b_intervals.ipynb #d086aed2
+def permuted_folds(
+    folds: pl.DataFrame,  # group, label, fold: one row a video
+    seed: int = 0,  # of the draw
+    tries: int = 2000,  # draws before it is called impossible
+) -> pl.DataFrame:  # the same rows with other labels
+    """One label a group by chance: the first draw that gives every fold both classes, and the other folds two groups of each.
+
+    Raises ValueError when no draw does."""
+    label, (_, first, codes) = folds['label'].to_numpy(), np.unique(folds['group'].to_numpy(), return_index=True, return_inverse=True)
+    fold, classes = folds['fold'].to_numpy()[first], np.unique(label)
+    for draw in permuted_labels(label, codes, tries, seed):
+        table = np.array([[(draw[first][fold == k] == c).sum() for c in classes] for k in np.unique(fold)])  # (folds, classes) groups
+        if table.min() > 0 and (table.sum(0) - table).min() > 1: return folds.with_columns(label=pl.Series(draw, dtype=pl.Int8))
+    raise ValueError(f'{len(first)} groups are too few for permuted labels: a fold, or what is left to train on, keeps one class only.')

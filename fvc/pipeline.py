@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'stage_words', 'setup_workspace', 'run_one_stage', 'parse_shard', 'report', 'status', 'train', 'RunResult',
-           'run']
+           'train_all', 'run']
 
-# %% ../nbs/core/24_pipeline.ipynb #a0cf78a5
+# %% ../nbs/core/24_pipeline.ipynb #da9e836a
 import json, shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from .config import INDEX, compose, project_root, workspace
+from .intervals import permuted_folds
 from .registry import spec_of
 from .runs import Task, execute_all, runs_folder, to_html
 from .stages.setup import corpus_line
@@ -118,7 +119,22 @@ def _corpus(source, data, overrides, password_file):
     else: print(corpus_line(place))
     return place
 
-# %% ../nbs/core/24_pipeline.ipynb #47d13ee4
+# %% ../nbs/core/24_pipeline.ipynb #62be7fa7
+def train_all(models: list[str], # names
+              data: str, overrides: list[str] = (), workers: int = 0): # -> outcomes
+    "All models on all folds, and as a floor the first network among them once more, on permuted labels."
+    from fvc.stages.model_training import stage5_train_models
+    outcomes = stage5_train_models(models, None, data, overrides, workers)
+    network = next((m for m in models if spec_of(m).input == 'clip'), None)
+    if network is None: return outcomes
+    try: permuted_folds(read_table(Path(data)/'folds.arrow'))
+    except ValueError as e:
+        print(f'no floor of permuted labels: {e}')
+        return outcomes
+    print(f'floor: {network} on permuted labels')
+    return outcomes + stage5_train_models([network], None, data, [*overrides, 'data.permuted=0', 'experiment.name=permuted'], workers)
+
+# %% ../nbs/core/24_pipeline.ipynb #b9e44dc6
 def run(source: str | None = None, # folder with archives or videos; `None`: what is indexed, else the built-in sample
         data: str = '', # the workspace
         models: list[str] = (), # names; default: `MODELS`
@@ -128,13 +144,12 @@ def run(source: str | None = None, # folder with archives or videos; `None`: wha
        ) -> RunResult:
     "Stages 0–4, training on all folds, the report; what is done is skipped. The sample is trained with the small profile."
     from fvc.report import leaderboard
-    from fvc.stages.model_training import stage5_train_models
     names, overrides = list(models or MODELS), list(overrides)
     if source is None and not any(w.startswith('profile=') for w in overrides) and _is_sample(workspace(data)): overrides.insert(0, 'profile=small')
     for name in names: compose(spec_of(name), overrides)
     data = str(_corpus(source, data, overrides, password_file))
     for number in (1, 2, 3, 4): run_one_stage(number, data, overrides)
-    outcomes = stage5_train_models(names, None, data, overrides, workers)
+    outcomes = train_all(names, data, overrides, workers)
     failed = [f'{o.task.output.stem}: {o.note}' for o in outcomes if o.state == 'failed']
     for line in failed: print(f'failed: {line}')
     pages = report(data) + [str(to_html(o.task.output)) for o in outcomes if o.state == 'done' and o.task.parameters['fold'] == 1]

@@ -6,7 +6,7 @@
 __all__ = ['make_accelerator', 'train_one_epoch', 'collect_logits_and_labels', 'scores_of', 'evaluate', 'FitResult',
            'fit_with_tracking', 'OptimConfig', 'TrainConfig', 'EarlyStopping', 'build_optimizer', 'build_scheduler']
 
-# %% ../nbs/core/15_training.ipynb #852fc4dd
+# %% ../nbs/core/15_training.ipynb #d14ae610
 import json, math, random
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager, nullcontext
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import send_to_device, set_seed
+from accelerate.utils import DataLoaderConfiguration, send_to_device, set_seed
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -31,14 +31,15 @@ from .tracking import Checkpoint, CheckpointManager, ExperimentTracker, git_comm
 # %% ../nbs/core/15_training.ipynb #d3d3966c
 _all_ = ['OptimConfig', 'TrainConfig', 'EarlyStopping', 'build_optimizer', 'build_scheduler']
 
-# %% ../nbs/core/15_training.ipynb #978cc719
+# %% ../nbs/core/15_training.ipynb #5e279daa
 def make_accelerator(train_cfg: TrainConfig) -> Accelerator:
     "Device and precision as configured, one process or many; raises `ValueError` without the GPU that was asked for."
     if train_cfg.device == 'cuda' and not torch.cuda.is_available():
         raise ValueError('training.device=cuda, but this machine shows PyTorch no GPU: use training.device=auto')
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    return Accelerator(mixed_precision=train_cfg.mixed_precision, cpu=train_cfg.device == 'cpu')
+    return Accelerator(mixed_precision=train_cfg.mixed_precision, cpu=train_cfg.device == 'cpu',
+                       dataloader_config=DataLoaderConfiguration(split_batches=True))  # the same batches, however many processes
 
 def _logits(model, batch, device):
     "The model's answer to a batch, and the batch on the model's device."

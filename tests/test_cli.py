@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, write_clip
+from fvc.runs import runs_folder
 
 FVC = Path(sys.executable).with_name('fvc')
 
@@ -146,3 +147,21 @@ def test_archive_that_climbs_out(archives, tmp_path):
         z.writestr('../../escaped.mp4', b'x')
     refused('setup', '--source', evil, '--data', tmp_path / 'w', says='escaped.mp4', data=tmp_path / 'w', FVC_ARCHIVE_PASSWORD='open sesame')
     assert not list(tmp_path.rglob('escaped.mp4'))
+
+
+def test_everything_in_one_command_twice(folder, tmp_path):
+    words = ['run', '--source', folder, '--data', tmp_path / 'w', '--json', '--models', 'logistic_regression', 'naive_cnn', 'profile=small',
+             'split.n_splits=2', 'data.frames=2', 'data.side=32', 'training.epochs=1', 'stages.augmentation.num_augmentations=1']
+    code, out, err = fvc(*words, OMP_NUM_THREADS='1')
+    assert code == 0, err[-2000:]
+    board = sorted((row['run'].split('@')[0], row['kind']) for row in json.loads(out))
+    assert board == [('logistic_regression', 'model'), ('majority class', 'floor'), ('metadata only', 'floor'),
+                     ('naive_cnn', 'floor'), ('naive_cnn', 'model')]
+    trained = {p: p.stat().st_mtime_ns for p in (tmp_path / 'w' / 'stage5').rglob('metadata.json')}
+    code, out, err = fvc(*words, OMP_NUM_THREADS='1')
+    assert code == 0, err[-2000:]
+    assert sum(line.startswith('stage ') and ', 0 to do' in line for line in err.splitlines()) == 7, err
+    assert trained == {p: p.stat().st_mtime_ns for p in (tmp_path / 'w' / 'stage5').rglob('metadata.json')}
+    dealt = json.loads((tmp_path / 'w/stage5/naive_cnn@permuted/fold_1/config.json').read_text())
+    assert dealt['data']['permuted'] == 0
+    shutil.rmtree(runs_folder(str(tmp_path / 'w')))
