@@ -69,6 +69,14 @@ def test_two_trainings_give_identical_metrics(corpus):
     assert one.predictions['score'].equals(two.predictions['score'])
 
 
+def test_two_processes_train_as_one_does(corpus):
+    one, two = (run_fold('naive_cnn', 1, str(corpus), f'{SMALL} training.device=cpu training.processes={n} experiment.name=by{n}') for n in (1, 2))
+    losses = [pl.read_ndjson(r.folder / 'metrics.jsonl').filter(pl.col('metric') == 'train_loss') for r in (one, two)]
+    assert losses[0]['step'].to_list() == losses[1]['step'].to_list(), 'a batch is divided, not multiplied'
+    assert losses[0]['value'].to_list() == pytest.approx(losses[1]['value'].to_list(), rel=.2), 'batch norms see half batches, no more'
+    assert one.predictions['video_id'].to_list() == two.predictions['video_id'].to_list()
+
+
 def test_stages_repeat_and_resume(corpus, tmp_path):
     "The same corpus set up elsewhere has the same tables; a second call changes nothing."
     from fvc.sample import SAMPLE_PASSWORD
