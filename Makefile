@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 
-.PHONY: run test lab docs setup science clean
+.PHONY: run test torture lab docs bench setup science clean
 
 run: setup  ## sample corpus, stages 0-4, four models on all folds, report
 	$(BIN)/fvc run
@@ -12,11 +12,17 @@ run: setup  ## sample corpus, stages 0-4, four models on all folds, report
 test: setup  ## every notebook's tests, the tests that cross notebooks, the state of the notebooks, the docs site
 	bash .ci/test.sh
 
+torture: setup  ## kills, faults, damaged videos, full disks, signals against stages 0-4; prints the counts; TORTURE="kills --seed 7" for a part
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m torture $(TORTURE)
+
 lab: setup  ## JupyterLab on the notebooks, on this machine only
 	$(BIN)/jupyter lab --ip 127.0.0.1 --notebook-dir nbs
 
 docs: setup  ## the documentation site, in _docs/ (with Quarto when it is installed, else with smalldocs)
 	$(BIN)/python .ci/docs.py
+
+bench: setup  ## speed and memory against the targets; needs Debian's ffmpeg; options: make bench BENCH="--targets 2,3 --pairs 7"
+	$(BIN)/python bench/run.py $(BENCH)
 
 science: setup  ## does the sample measure what it should? thirty corpora, about an hour
 	$(BIN)/python bench/science.py

@@ -42,7 +42,7 @@ def redraw(vae, # from `load_autoencoder`
     with torch.inference_mode(): y = vae.decode(vae.encode(x).latent_dist.mode()).sample[..., :height, :width]
     return ((y + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
-# %% ../nbs/core/05b_autoencoder.ipynb #7e52a588
+# %% ../nbs/core/05b_autoencoder.ipynb #704ebf43
 TICKS = 90_000  # of the written clock, a second
 
 def autoencode(source: Path, target: Path,
@@ -50,6 +50,7 @@ def autoencode(source: Path, target: Path,
                size: tuple[int, int], # even width and height
                crf: int = 18, preset: str = 'veryfast', # of x264
                batch: int = 4, # frames at a time
+               first: int | None = None, # only so many frames: the sound part of a damaged video
               ) -> Written:
     "Write a video whose frames were scaled and redrawn, shown when the original's are; raises VideoError."
     times = []
@@ -57,7 +58,7 @@ def autoencode(source: Path, target: Path,
         stream = out.add_stream('libx264', rate=30, options=dict(crf=str(crf), preset=preset, threads='1', bf='0'))
         stream.width, stream.height, stream.pix_fmt = *size, 'yuv420p'
         stream.codec_context.time_base = stream.time_base = Fraction(1, TICKS)
-        for frames in _batches(iter_frames(source, size=size), batch):
+        for frames in _batches(iter_frames(source, size=size, first=first), batch):
             for frame, image in zip(frames, redraw(vae, np.stack([f.image for f in frames]))):
                 picture = av.VideoFrame.from_ndarray(image, format='rgb24')
                 picture.pts, picture.time_base = round((frame.time - (times[0] if times else frame.time)) * TICKS), Fraction(1, TICKS)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['OVERRIDES', 'EPILOG', 'SHOWN', 'parser', 'main']
 
-# %% ../nbs/core/25_cli.ipynb #c86ad175
-import argparse, json, os, sys
+# %% ../nbs/core/25_cli.ipynb #16c43cc5
+import argparse, json, os, signal, sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def _add_model_commands(commands):
     p.add_argument('--task', metavar='TASK', help='only models of this task')
     p.add_argument('--keys', metavar='MODEL', help='list the settings of one model with their defaults')
 
-# %% ../nbs/core/25_cli.ipynb #e2aba768
+# %% ../nbs/core/25_cli.ipynb #4a513f71
 def parser() -> argparse.ArgumentParser:
     "Every command with its options."
     top = argparse.ArgumentParser('fvc', description='Detectors of fake videos whose scores can be believed.', epilog=EPILOG,
@@ -75,6 +75,9 @@ def parser() -> argparse.ArgumentParser:
     _settings(p)
     _add_data_commands(commands)
     _add_model_commands(commands)
+    p = _command(commands, 'audit', 'leakage between parts, labels that metadata betrays, files that changed', as_json=True)
+    p.add_argument('which', nargs='*', metavar='AUDIT', help='leakage, shortcuts, integrity (default: all)')
+    p.add_argument('--split', default='', metavar='FILE', help='leakage of this split (JSON, or CSV with video_id and part) instead of the folds')
     _command(commands, 'report', 'execute the report over all finished runs')
     _command(commands, 'status', 'what the workspace holds', as_json=True)
     return top
@@ -139,7 +142,7 @@ def _train(a):
     _print([dict(notebook=o.task.output.name, state=o.state, note=o.note) for o in outcomes], a)
     return 1 if any(o.state == 'failed' for o in outcomes) else 0
 
-# %% ../nbs/core/25_cli.ipynb #9a41bc48
+# %% ../nbs/core/25_cli.ipynb #a3755ef2
 def _compare(a):
     from fvc.report import compare_runs
     _print([compare_runs(*a.runs, data=a.data)], a)
@@ -149,6 +152,16 @@ def _models(a):
     from fvc.registry import list_models
     if a.keys: _print([dict(key=k, default=json.dumps(v)) for k, v in _flat(compose(a.keys).to_dict())], a)
     else: _print(list_models(a.task), a)
+
+# %% ../nbs/core/25_cli.ipynb #73919223
+def _audit(a):
+    from fvc.audit import audit
+    found = audit(a.data, a.which, a.split)
+    if a.json: _print([dict(audit=f.name, sound=f.sound, text=f.text, lines=f.table.to_dicts()) for f in found], a)
+    for f in found if not a.json else ():
+        print(f'{f.name}: {f.text}')
+        if f.table.height: _print(f.table.head(20).to_dicts(), a)
+    return 0 if all(f.sound for f in found) else 1
 
 def _report(a):
     from fvc.pipeline import report
@@ -162,18 +175,24 @@ def _sample(a):
     from fvc.sample import make_sample
     print(make_sample(a.target, seed=a.seed))
 
-# %% ../nbs/core/25_cli.ipynb #f936c996
+# %% ../nbs/core/25_cli.ipynb #701e9810
+def _interrupted(error):
+    "Whether Ctrl-C or TERM lies behind an error: libraries that are interrupted may end in one of their own."
+    while error is not None and not isinstance(error, KeyboardInterrupt): error = error.__cause__ or error.__context__
+    return error is not None
+
 def main(argv: list[str] | None = None, # words after `fvc`; by default those of the process
         ) -> int: # exit code: 0 well, 1 work failed, 2 wrong input, 130 interrupted
     "The `fvc` command."
+    if argv is None: signal.signal(signal.SIGTERM, signal.default_int_handler)  # TERM ends the command as Ctrl-C does
     try:
         a = _parse(argv)
         a.out = sys.stdout
         with redirect_stdout(sys.stderr if getattr(a, 'json', False) else sys.stdout): return globals()[f'_{a.command}'](a) or 0
-    except KeyboardInterrupt:
-        print('fvc: interrupted; what is finished is kept, run the same command to go on', file=sys.stderr)
-        return 130
-    except Exception as e:
+    except (Exception, KeyboardInterrupt) as e:
+        if _interrupted(e):
+            print('fvc: interrupted; what is finished is kept, run the same command to go on', file=sys.stderr)
+            return 130
         if os.environ.get('FVC_DEBUG'): raise
         told = isinstance(e, (ValueError, OSError, KeyError, RuntimeError))
         where = '' if told else f' ({type(e).__name__}; FVC_DEBUG=1 shows where)'

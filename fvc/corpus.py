@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PLATFORMS', 'LABELS', 'VIDEO_SUFFIXES', 'CorpusError', 'read_lines', 'parse_url', 'safe_id', 'name_videos',
-           'cascade_order', 'entry', 'duplicate', 'merge_entries', 'read_fvc', 'is_video', 'locate', 'read_manifest',
-           'read_folders', 'merge_contents', 'check_labels']
+           'cascade_order', 'printable', 'entry', 'duplicate', 'merge_entries', 'read_fvc', 'is_video', 'locate',
+           'read_manifest', 'read_folders', 'merge_contents', 'check_labels']
 
 # %% ../nbs/core/13b_corpus.ipynb #ec2e6194
 import csv, hashlib, re
@@ -84,8 +84,13 @@ def cascade_order(cascade: str  # cascade id
     "Sort cascades by letter, then by number."
     return tuple(int(p) if p.isdigit() else p for p in re.split(r'(\d+)', cascade))
 
-# %% ../nbs/core/13b_corpus.ipynb #b66af878
+# %% ../nbs/core/13b_corpus.ipynb #00ebeb4d
 LABELS = {'real': 0, 'fake': 1}
+
+def printable(name: str  # a file's name, perhaps with bytes that are no UTF-8
+             ) -> str:   # text that any table can hold
+    "A name with such bytes written out, as in `caf\\xe9.mp4`."
+    return name.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
 
 def entry(platform: str,      # 'youtube', 'facebook', 'twitter', 'unknown', or 'folder' for a plain file
           native: str,        # the platform's id, or the file's path in the source
@@ -97,7 +102,7 @@ def entry(platform: str,      # 'youtube', 'facebook', 'twitter', 'unknown', or 
           file: str = '',     # path in the source, where known
          ) -> dict:
     "One statement about one video."
-    return dict(platform=platform, native=native, label=label.strip().lower(), where=where, cascade=cascade.strip(),
+    return dict(platform=platform, native=printable(native), label=label.strip().lower(), where=where, cascade=cascade.strip(),
                 title=' '.join(title.split()), group=group.strip(), file=file)
 
 def _verdict(entries):

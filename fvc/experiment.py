@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['make_split', 'launch', 'run_fold']
 
-# %% ../nbs/core/19_experiment.ipynb #e50af64b
+# %% ../nbs/core/19_experiment.ipynb #cce8bd23
 import json, os, shlex, shutil, subprocess, sys, time
 from collections import deque
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
 
 from .checks import check_model
-from .config import RunConfig, _flat, project_root, workspace
+from .config import RunConfig, _flat, canonical_hash, project_root, workspace
 from .figures import save_fold_figures
 from .fitting import FITS
 from .intervals import permuted_folds
@@ -22,27 +23,30 @@ from .metrics import basic_classification_metrics, best_threshold, group_weights
 from .parameters import check_injected
 from .registry import Spec, spec_of
 from .results import FoldResult, fold_metrics, resolve, run_name, summarise
-from .splits import Split, guard_split, holdout_split, kfold_split, split_from_file
+from .splits import Split, guard_split, holdout_split, kfold_split, look_alikes, split_from_file
 from .stages.setup import corpus_line
 from .table import StaleConfiguration, _differences, read_table, write_json, write_table, write_text
 from .tracking import ExperimentTracker, MLflowTracker, git_commit
 
-# %% ../nbs/core/19_experiment.ipynb #df598fa3
-def make_split(cfg: RunConfig, place: Path, fold: int) -> Split:
-    "The split a configuration asks for, checked against the index: no shared group, video or content hash."
+# %% ../nbs/core/19_experiment.ipynb #4346ed66
+def make_split(cfg: RunConfig, place: Path, fold: int,
+               split: Split | None = None, # a split that is there already and only has to be checked
+              ) -> Split:
+    "The split a configuration asks for, checked against the index: no shared group, video, content hash or footage."
     folds = read_table(place/'folds.arrow')
     index = read_table(place/'video_index_input.csv')
     if cfg.data.permuted is not None: folds = permuted_folds(folds, cfg.data.permuted)
     known = folds.join(index.select('video_id', 'sha256'), on='video_id', how='left')
     s = cfg.split
-    if s.kind == 'kfold':
+    if split is not None: pass
+    elif s.kind == 'kfold':
         if (found := folds['fold'].max()) != s.n_splits:
             raise ValueError(f'split.n_splits={s.n_splits}, but the fold table of {place} has {found} folds: folds are cut once, by stage 0')
         split = kfold_split(known, fold, s.inner_fraction, s.seed)
     elif s.kind == 'holdout': split = holdout_split(known, inner=s.inner_fraction, seed=s.seed)
     elif s.file: split = split_from_file(s.file, known)
     else: raise ValueError('split.kind=file needs split.file=PATH')
-    guard_split(known, split)
+    guard_split(known, split, look_alikes(place))
     return split
 
 # %% ../nbs/core/19_experiment.ipynb #613eeafc
@@ -62,11 +66,12 @@ def launch(spec: Spec, fold: int, place: Path, overrides: str | list[str], cfg: 
             print(line, end='')
     if run.returncode: raise RuntimeError(f'{n} processes failed to train {spec.name}: {"".join(said)}')
 
-# %% ../nbs/core/19_experiment.ipynb #5d713f50
+# %% ../nbs/core/19_experiment.ipynb #5d0b07f2
 def run_fold(spec: Spec | str, # the model
              fold: int = 1, # which fold is scored, from 1
              data: str = '', # the workspace
              overrides: str | list[str] = '', # e.g. "profile=small optim.lr=3e-4"
+             split: Split | None = None, # who is trained on and who is scored; None: as the configuration asks
             ) -> FoldResult:
     "Train on the other folds, score this one, keep everything; what is finished with the same settings is only loaded."
     check_injected()
@@ -75,12 +80,15 @@ def run_fold(spec: Spec | str, # the model
     print(corpus_line(place))
     run = run_name(spec, cfg)
     folder = place/'stage5'/run/f'fold_{fold}'
-    about = dict(config=cfg.hash(), data=json.loads((place/'corpus.json').read_text(encoding='utf-8'))['data_hash'])
-    split = make_split(cfg, place, fold)
+    if 'RANK' in os.environ: split = Split.from_json((folder/'split.json').read_text(encoding='utf-8')) # one of several processes
+    split = make_split(cfg, place, fold, split)
+    about = dict(config=cfg.hash(), data=json.loads((place/'corpus.json').read_text(encoding='utf-8'))['data_hash'],
+                 split=canonical_hash(asdict(split)))
     if _finished(folder, cfg, about):
         print(f'{run}, fold {fold}: finished before, loaded')
         return FoldResult.load(folder)
     if cfg.training.processes > 1 and spec.input == 'clip' and 'RANK' not in os.environ:
+        write_text(folder/'split.json', split.to_json())
         launch(spec, fold, place, overrides, cfg)
         return FoldResult.load(folder)
     if os.environ.get('RANK', '0') != '0': return FITS[spec.input](spec, cfg, place, split, folder, None)  # one of several processes
@@ -102,7 +110,7 @@ def _train_and_keep(spec, cfg, place, split, folder, about, run, fold):
     summarise(folder.parent, spec.name, cfg.split.n_splits if cfg.split.kind == 'kfold' else 1)
     return result
 
-# %% ../nbs/core/19_experiment.ipynb #2c5bc23b
+# %% ../nbs/core/19_experiment.ipynb #f5cb7922
 def _finished(folder, cfg, about):
     "Whether the fold is there with these settings on this data; other settings under the same name raise, other data start anew."
     if not (folder/'about.json').is_file(): return False
@@ -114,6 +122,8 @@ def _finished(folder, cfg, about):
     if old['data'] != about['data']:
         print(f'{folder.name}: the corpus has changed since it was trained, so it is trained again')
         shutil.rmtree(folder)
+    elif old.get('split', about['split']) != about['split']:
+        raise StaleConfiguration(f'{folder} was trained on another split: give this run another --name, or remove the folder')
     return (folder/'metadata.json').is_file()
 
 # %% ../nbs/core/19_experiment.ipynb #5c4c0edf

@@ -6,14 +6,13 @@
 __all__ = ['DRAWS', 'normalise_title', 'group_components', 'assign_groups', 'stratified_kfold', 'cut_folds', 'extend_folds',
            'split_by_share', 'train_val_test_split']
 
-# %% ../nbs/core/13_folds.ipynb #2f02a786
+# %% ../nbs/core/13_folds.ipynb #5faff0a7
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import polars as pl
-from sklearn.model_selection import StratifiedGroupKFold
 
 # %% ../nbs/core/13_folds.ipynb #6fefb9d8
 def normalise_title(
@@ -63,12 +62,13 @@ def group_components(
     for node in parent: members.setdefault(root(node), []).append(node)
     return {node: name for part in members.values() for name in [_component_name(part)] for node in part}
 
-# %% ../nbs/core/13_folds.ipynb #8570030a
+# %% ../nbs/core/13_folds.ipynb #32e28186
 def assign_groups(
     index: pl.DataFrame,                  # columns video_id, cascades (';'-joined), title, sha256 (each may hold nulls)
     titles: dict[str, str] | None = None, # event title of each cascade, for videos that lie in several cascades
+    pairs: pl.DataFrame | None = None,    # video_a, video_b: videos that show the same footage
 ) -> pl.Series:                           # `group`, in the order of the rows
-    "Group of every video: shared cascade, repeated id, equal normalised title or equal content join two videos."
+    "Group of every video: shared cascade, repeated id, equal normalised title, equal content or footage join two videos."
     edges = []
     for video_id, cascades, title, digest in index.select('video_id', 'cascades', 'title', 'sha256').iter_rows():
         nodes = [('cascade', name) for name in (cascades or '').split(';') if name]
@@ -77,6 +77,7 @@ def assign_groups(
         edges.append([('video', video_id), *nodes])
     for cascade, title in (titles or {}).items():
         if normalise_title(title): edges.append([('cascade', cascade), ('title', normalise_title(title))])
+    if pairs is not None: edges += [[('video', a), ('video', b)] for a, b in pairs.select('video_a', 'video_b').iter_rows()]
     groups = group_components(edges)
     return pl.Series('group', [groups['video', video_id] for video_id in index['video_id']], dtype=pl.String)
 
@@ -105,7 +106,7 @@ def _check_classes(
             raise ValueError(f'{what}: class {value} lies in {count} groups, too few for {parts} parts; '
                              'ask for fewer parts or add events.')
 
-# %% ../nbs/core/13_folds.ipynb #0cdf3224
+# %% ../nbs/core/13_folds.ipynb #07c5b5b5
 DRAWS = 50  # draws tried before a cut is called impossible
 
 
@@ -120,6 +121,7 @@ def stratified_kfold(
     Raises ValueError for one class only, more folds than groups, or fewer groups of a class than folds.
     Source: scikit-learn's StratifiedGroupKFold; the first draw in which every fold holds every class is taken.
     """
+    from sklearn.model_selection import StratifiedGroupKFold  # a second to import, which no worker process needs
     labels, groups = np.asarray(labels), np.asarray(groups, dtype=object)
     _check_classes(labels, groups, n_splits, f'{n_splits} folds')
     classes, codes = len(np.unique(labels)), np.unique(groups, return_inverse=True)[1]

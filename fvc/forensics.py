@@ -6,14 +6,14 @@
 __all__ = ['FEATURES', 'Feature', 'feature_names', 'blockiness', 'signal_features', 'frame_features', 'cut_strength',
            'video_features', 'codec_features']
 
-# %% ../nbs/core/06_forensics.ipynb #ff90e338
+# %% ../nbs/core/06_forensics.ipynb #8333695c
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from .forensic_maps import BLOCK, block_maps, clustering, content_box, dispersion, shortfall, tile_logs, unexplained
+from .forensic_maps import BLOCK, block_maps, clustering, content_box, dispersion, edge_lines, median, shortfall, tile_logs, unexplained
 
 # %% ../nbs/core/06_forensics.ipynb #3067c421
 @dataclass(frozen=True)
@@ -72,21 +72,19 @@ def feature_names(
     if not names: raise ValueError(f'stage {stage} has no features; stages 2 and 4 have.')
     return names
 
-# %% ../nbs/core/06_forensics.ipynb #c884bb56
+# %% ../nbs/core/06_forensics.ipynb #af270cb0
 def blockiness(
     luma: np.ndarray,  # (h, w), blocks starting at its corner, at least 16 in both directions
 ) -> float:            # 0 without a grid, positive with one
     "log of (mean |step| across block edges + 0.1) / (mean |step| beside them + 0.1) (after Wang et al., ICIP 2002)."
     edge, inside = [], []
-    for image in (luma, luma.T):
-        stop = (image.shape[1] - 2) // BLOCK * BLOCK  # edges lie between columns 8k - 1 and 8k, k >= 1
-        before, last, first, after = (np.ascontiguousarray(image[:, i:stop + i - 7:BLOCK]) for i in (6, 7, 8, 9))
+    for before, last, first, after in edge_lines(luma):
         step, left, right = (cv2.mean(cv2.absdiff(a, b))[0] for a, b in ((last, first), (before, last), (first, after)))
         edge.append(step)
         inside.append((left + right) / 2)
     return float(np.log((sum(edge) / 2 + 0.1) / (sum(inside) / 2 + 0.1)))
 
-# %% ../nbs/core/06_forensics.ipynb #926f6b5f
+# %% ../nbs/core/06_forensics.ipynb #b1861fbf
 def signal_features(
     maps: dict[str, np.ndarray],  # of `block_maps`
     logs: dict[str, np.ndarray],  # of `tile_logs`
@@ -97,20 +95,20 @@ def signal_features(
     blur = unexplained(logs['fine'], [logs['broad'], logs['mean']])
     return {
         'noise_level': float(np.log(np.quantile(maps['noise'], 0.1) + 0.05)),
-        'noise_correlation': float(np.median(maps['lag'] / (maps['power'] + 1.0))),
+        'noise_correlation': median(maps['lag'] / (maps['power'] + 1.0)),
         'noise_dispersion': dispersion(noise),
         'noise_clustering': clustering(noise),
         'noise_shortfall': shortfall(noise),
-        'dct_high_ratio': float(np.median(np.log(maps['dct_high'] + 0.05) - np.log(maps['dct_low'] + 0.3))),
+        'dct_high_ratio': median(np.log((maps['dct_high'] + 0.05) / (maps['dct_low'] + 0.3))),
         'dct_mid_clustering': clustering(mid),
         'dct_high_clustering': clustering(high),
-        'blur_sharpness': float(np.median(logs['fine'] - logs['coarse']) / 2),
+        'blur_sharpness': median(logs['fine'] - logs['coarse']) / 2,
         'blur_clustering': clustering(blur),
     }
 
-# %% ../nbs/core/06_forensics.ipynb #666da966
+# %% ../nbs/core/06_forensics.ipynb #34c3f6d1
 def frame_features(
-    luma: np.ndarray,  # (h, w) uint8 or float32 in [0, 255], bars cut off (`content_box`)
+    luma: np.ndarray,  # (h, w) uint8, bars cut off (`content_box`)
 ) -> dict[str, float]: # the 11 signal features that one frame has
     "Features of one frame; always finite. Frames under 16 pixels a side are reflected to 16."
     height, width = luma.shape

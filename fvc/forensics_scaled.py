@@ -6,19 +6,16 @@
 __all__ = ['planes', 'edge_preservation', 'texture_uniformity', 'compression_visibility', 'colour_features', 'colour_drift',
            'scaled_features']
 
-# %% ../nbs/core/06_forensics_scaled.ipynb #683a828d
+# %% ../nbs/core/06_forensics_scaled.ipynb #f1840592
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from .forensic_maps import BLOCK, TILES, clustering, content_box, dispersion, unexplained
-from .forensics import video_features
+from .forensic_maps import TILES, clustering, content_box, dispersion, edge_lines, unexplained
+from .forensics import cut_strength, feature_names, frame_features
 
-# %% ../nbs/core/06_forensics_scaled.ipynb #a7633a8b
-_FULL = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)
-
-
+# %% ../nbs/core/06_forensics_scaled.ipynb #59b910dc
 def planes(
     image: np.ndarray,  # (h * 3 / 2, w) uint8, I420 in limited range, h and w even
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # luma (h, w) uint8 in 0..255, Cb and Cr (h/2, w/2) uint8 around 128
@@ -27,9 +24,12 @@ def planes(
         raise ValueError(f'an image of shape {image.shape} is not I420: give (3 h / 2, w) with even h and w.')
     height, width = image.shape[0] * 2 // 3, image.shape[1]
     chroma = image[height:].reshape(2, height // 2, width // 2)
-    return cv2.LUT(image[:height], _FULL), chroma[0], chroma[1]
+    return cv2.convertScaleAbs(cv2.subtract(image[:height], 16.0), alpha=255 / 219), chroma[0], chroma[1]
 
-# %% ../nbs/core/06_forensics_scaled.ipynb #b4f26e9d
+# %% ../nbs/core/06_forensics_scaled.ipynb #53d1e669
+_STRIP = 1 << 15  # pixels worked through at a time: what stays in the processor's cache
+
+
 def edge_preservation(
     luma: np.ndarray,  # (h, w) uint8
 ) -> float:            # about 0 for one-pixel steps, negative for wide edges; 0 for a picture without edges
@@ -39,25 +39,36 @@ def edge_preservation(
     directions, on the strongest twentieth of coarse gradients. 0.1 is added to both means.
     """
     image, (height, width) = cv2.copyMakeBorder(luma, 3, 3, 3, 3, cv2.BORDER_REPLICATE), luma.shape
-    fine, coarse = (cv2.max(cv2.absdiff(image[3:-3, 3 + d:3 + d + width], image[3:-3, 3 - d:3 - d + width]),
-                            cv2.absdiff(image[3 + d:3 + d + height, 3:-3], image[3 - d:3 - d + height, 3:-3]))
-                    for d in (1, 3))
-    fine = cv2.dilate(fine, np.ones((5, 5), np.uint8))
+    work = np.empty(luma.shape, np.uint8)
+
+    def steps(d: int) -> np.ndarray:
+        across = cv2.absdiff(image[3:-3, 3 + d:3 + d + width], image[3:-3, 3 - d:3 - d + width])
+        cv2.absdiff(image[3 + d:3 + d + height, 3:-3], image[3 - d:3 - d + height, 3:-3], dst=work)
+        return cv2.max(across, work, dst=across)
+
+    fine, coarse = steps(1), steps(3)
+    cv2.dilate(fine, np.ones((5, 5), np.uint8), dst=work)
     counts = cv2.calcHist([coarse], [0], None, [256], [0, 256]).ravel()
     least = int(np.argmax(np.cumsum(counts) > 0.95 * coarse.size))  # 95% of the picture lies below or at this step
-    strong = cv2.compare(coarse, least, cv2.CMP_GE)
-    return float(np.log((cv2.mean(fine, strong)[0] / 2 + 0.1) / (cv2.mean(coarse, strong)[0] / 2 + 0.1)))
+    strong = cv2.compare(coarse, least, cv2.CMP_GE, dst=fine)
+    sums = [cv2.sumElems(cv2.bitwise_and(step, strong, dst=step))[0] for step in (work, coarse)]
+    fine_mean, coarse_mean = (total / cv2.countNonZero(strong) for total in sums)
+    return float(np.log((fine_mean / 2 + 0.1) / (coarse_mean / 2 + 0.1)))
 
-
+# %% ../nbs/core/06_forensics_scaled.ipynb #b3d4152a
 def texture_uniformity(
     luma: np.ndarray,  # (h, w) uint8
 ) -> float:            # in [1/256, 1]: 1 for a constant picture
     "Angular second moment sum p(i, j)^2, 16 levels, horizontal neighbours (Haralick et al., IEEE SMC 3, 1973)."
-    pairs = (luma[:, 1:] & 240) | (luma[:, :-1] >> 4)
-    counts = cv2.calcHist([pairs], [0], None, [256], [0, 256])
-    return float(((counts / pairs.size).astype(float) ** 2).sum())
+    counts, lines = np.zeros(256), max(1, _STRIP // luma.shape[1])
+    for top in range(0, len(luma), lines):
+        strip = luma[top:top + lines]
+        pairs = strip[:, 1:] & 240
+        pairs |= strip[:, :-1] >> 4
+        counts += cv2.calcHist([pairs], [0], None, [256], [0, 256]).ravel()
+    return float(((counts / counts.sum()) ** 2).sum())
 
-# %% ../nbs/core/06_forensics_scaled.ipynb #de0bee40
+# %% ../nbs/core/06_forensics_scaled.ipynb #082eb6b0
 _level = np.arange(256.0)
 _NOTICEABLE = np.where(_level <= 127, 17 * (1 - np.sqrt(_level / 127)) + 3, 3 / 128 * (_level - 127) + 3)
 _WHOLE = np.floor(_NOTICEABLE).astype(np.uint8)  # steps are whole numbers, so more than this is more than that
@@ -72,30 +83,33 @@ def compression_visibility(
     above (Chou & Li, IEEE CSVT 5, 1995).
     """
     seen, total = 0, 0
-    for image in (luma, luma.T):
-        stop = (image.shape[1] - 2) // BLOCK * BLOCK
-        if stop == 0: continue
-        before, last, first, after = (np.ascontiguousarray(image[:, i:stop + i - 7:BLOCK]) for i in (6, 7, 8, 9))
+    for before, last, first, after in edge_lines(luma):
         beside = cv2.max(cv2.absdiff(last, before), cv2.absdiff(after, first))
         needed = cv2.LUT((first & last) + ((first ^ last) >> 1), _WHOLE)  # at the mean of both sides
         visible = cv2.compare(cv2.subtract(cv2.absdiff(first, last), beside), needed, cv2.CMP_GT)
         seen, total = seen + cv2.countNonZero(visible), total + visible.size
     return seen / total if total else 0.0
 
-# %% ../nbs/core/06_forensics_scaled.ipynb #1cbc110a
-def _tiles(values: np.ndarray) -> np.ndarray:
-    "Means over TILES tiles along the shorter side (fewer when the plane is smaller), float64."
-    side = max(1, round(min(values.shape) / TILES))
-    rows, columns = values.shape[0] // side, values.shape[1] // side
-    cut = np.ascontiguousarray(values[:rows * side, :columns * side], np.float32)
-    return cv2.resize(cut, (columns, rows), interpolation=cv2.INTER_AREA).astype(float)
+# %% ../nbs/core/06_forensics_scaled.ipynb #fc6497bc
+_SECOND = np.array([1, -2, 1], np.float32)
 
 
-def _edges(plane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "Horizontal and vertical central differences."
-    return cv2.Sobel(plane, -1, 1, 0, ksize=1), cv2.Sobel(plane, -1, 0, 1, ksize=1)
+def _tile_maps(
+    planes: list[np.ndarray],     # luma, Cb, Cr of one size, with the lines around them that filters need
+    inner: tuple[slice, slice],   # the pixels of whole tiles
+    shape: tuple[int, int],       # rows and columns of tiles
+) -> np.ndarray:  # (6, rows, columns) means of: luma, |edge|^2, Cb edge * edge, Cr edge * edge, |chroma edges|, |chroma residual|
+    "Maps of a strip; an edge is the pair of central differences."
+    def mean(values: np.ndarray) -> np.ndarray:
+        return cv2.resize(values[inner], shape[::-1], interpolation=cv2.INTER_AREA)
 
-# %% ../nbs/core/06_forensics_scaled.ipynb #4ae8727c
+    (dx, dy), *colours = [[cv2.Sobel(p, cv2.CV_32F, *way, ksize=1) for way in ((1, 0), (0, 1))] for p in planes]
+    products = [mean(cx * dx + cy * dy) for cx, cy in ((dx, dy), *colours)]
+    slopes = [mean(np.abs(cx) + np.abs(cy)) for cx, cy in colours]
+    residuals = [mean(np.abs(cv2.sepFilter2D(p, cv2.CV_32F, _SECOND, _SECOND))) for p in planes[1:]]
+    return np.stack([mean(planes[0].astype(np.float32)), *products, sum(slopes), sum(residuals)])
+
+# %% ../nbs/core/06_forensics_scaled.ipynb #2fb9acc8
 def colour_features(
     luma: np.ndarray,  # (h, w) uint8
     cb: np.ndarray,    # (h/2, w/2) uint8
@@ -107,18 +121,18 @@ def colour_features(
     (grey-edge, van de Weijer et al., IEEE TIP 16, 2007; tiles: Riess & Angelopoulou, IH 2010); the feature is the mean
     dispersion. Noise: log of mean |[1 -2 1]'[1 -2 1]| of Cb and Cr, explained by log chroma edges and brightness.
     """
-    grey = cv2.resize(luma, cb.shape[::-1], interpolation=cv2.INTER_AREA).astype(np.float32)
-    colours = [plane.astype(np.float32) for plane in (cb, cr)]
-    dx, dy = _edges(grey)
-    strength, second = _tiles(dx * dx + dy * dy) + 64, np.array([1, -2, 1], np.float32)
-    slopes, noise, structure = [], 0.0, 0.0
-    for plane in colours:
-        cx, cy = _edges(plane)
-        slopes.append(dispersion(_tiles(cx * dx + cy * dy) / strength))
-        noise = noise + _tiles(np.abs(cv2.sepFilter2D(plane, -1, second, second)))
-        structure = structure + _tiles(np.abs(cx) + np.abs(cy))
-    mean = _tiles(grey) / 128 - 1
+    planes, (height, width) = [cv2.resize(luma, cb.shape[::-1], interpolation=cv2.INTER_AREA), cb, cr], cb.shape
+    side = max(1, round(min(height, width) / TILES))
+    rows, columns, step, parts = height // side, width // side, max(1, _STRIP // (side * width)), []
+    for row in range(0, rows, step):
+        count = min(step, rows - row)
+        first, last = max(row * side - 1, 0), min((row + count) * side + 1, height)
+        inner = slice(row * side - first, (row + count) * side - first), slice(0, columns * side)
+        parts.append(_tile_maps([p[first:last] for p in planes], inner, (count, columns)))
+    mean, strength, blue, red, structure, noise = np.concatenate(parts, axis=1).astype(float)
+    mean = mean / 128 - 1
     left = unexplained(np.log(noise + 0.05), [np.log(structure + 0.3), mean, mean * mean])
+    slopes = [dispersion(product / (strength + 64)) for product in (blue, red)]
     return {'colour_illuminant': float(np.mean(slopes)), 'colour_clustering': clustering(left)}
 
 # %% ../nbs/core/06_forensics_scaled.ipynb #3b9141fa
@@ -130,7 +144,7 @@ def colour_drift(
     means, spread = statistics[..., 0], statistics[..., 1].mean()
     return float(np.log1p(np.linalg.norm(np.diff(means, axis=0), axis=1).max(initial=0.0) / (1 + spread)))
 
-# %% ../nbs/core/06_forensics_scaled.ipynb #0c018460
+# %% ../nbs/core/06_forensics_scaled.ipynb #086e006f
 def scaled_features(
     images: Sequence[np.ndarray],  # picked frames in order, I420 (3 h / 2, w) uint8, limited range, of one size
 ) -> dict[str, float]:             # the 18 signal features of stage 4
@@ -139,11 +153,9 @@ def scaled_features(
     frames = [planes(image) for image in images]
     rows, columns = content_box([luma for luma, _, _ in frames])
     half = tuple(slice(s.start // 2, s.stop // 2) for s in (rows, columns))
-    values = []
-    for luma, cb, cr in frames:
-        luma, cb, cr = luma[rows, columns], cb[half], cr[half]
-        values.append({'edge_preservation': edge_preservation(luma), 'texture_uniformity': texture_uniformity(luma),
-                       'compression_visibility': compression_visibility(luma), **colour_features(luma, cb, cr)})
+    frames = [(luma[rows, columns], cb[half], cr[half]) for luma, cb, cr in frames]
+    values = [{**frame_features(luma), 'edge_preservation': edge_preservation(luma), 'texture_uniformity': texture_uniformity(luma),
+               'compression_visibility': compression_visibility(luma), **colour_features(luma, cb, cr)} for luma, cb, cr in frames]
     means = {name: float(np.mean([frame[name] for frame in values])) for name in values[0]}
-    drift = colour_drift([(cb[half], cr[half]) for _, cb, cr in frames])
-    return video_features([luma for luma, _, _ in frames]) | means | {'colour_drift': drift}
+    means |= {'boundary_cut': cut_strength([luma for luma, _, _ in frames]), 'colour_drift': colour_drift([f[1:] for f in frames])}
+    return {name: means[name] for name in feature_names(4, include_metadata=False)}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['runs_of', 'leaderboard', 'compare_runs', 'metadata_effect']
 
-# %% ../nbs/6_report.ipynb #f112c575
+# %% ../nbs/6_report.ipynb #de1c5cf0
 import json
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from .config import workspace
 from .floors import cross_validate, majority_floor, metadata_floor, permutation_aucs
 from .intervals import group_bootstrap, paired_comparison
 from .plots import plot_cv_fold_comparison, plot_leaderboard, plot_permutations
-from .registry import get
+from .registry import get, nearest
 from .results import finished_folds, run_predictions
 from .stages.setup import corpus_line
 from .table import read_table
@@ -56,13 +56,16 @@ def leaderboard(data: str = '', # the workspace
               _line('majority class', 'floor', majority_floor(place), labelled, draws)]
     return pl.DataFrame(lines, infer_schema_length=None).sort('auc', descending=True)
 
-# %% ../nbs/6_report.ipynb #705d9a6e
+# %% ../nbs/6_report.ipynb #055980ec
 def compare_runs(a: str, b: str, # model or model@name
                  data: str = '', # the workspace
                  metric: str = 'auc',
                 ) -> dict: # a, b, both values, difference with interval, videos
     "Difference of two runs on the videos both scored; raises FileNotFoundError for a run that is not there."
     place = workspace(data)
+    known = runs_of(place)
+    for run in (a, b):
+        if run not in known: raise FileNotFoundError(f'no finished run {run!r} in {place}: {nearest(run, known) if known else "train one first"}')
     first, second = (run_predictions(place/'stage5'/r) for r in (a, b))
     c = paired_comparison(first, second, metric)
     return dict(a=a, b=b, metric=metric, value_a=c.a, value_b=c.b, difference=c.difference.value, low=c.difference.low,

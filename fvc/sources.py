@@ -63,7 +63,7 @@ def plan_folder(root: Path  # a folder of videos
         r['path'] = f"videos/{safe_id(root.name)}/{r['video_id']}{Path(r['file']).suffix.lower()}" if there else None
     return _new_plan(root, kind, rows, report)
 
-# %% ../nbs/core/13c_sources.ipynb #7cf994d0
+# %% ../nbs/core/13c_sources.ipynb #be589dec
 def plan_archives(root: Path,                # the source
                   archives: dict[str, Path], # 'FVC1', 'FVC2', 'FVC3', 'Metadata' -> zip
                   password: str | None,      # None: ask `archive_password`
@@ -82,6 +82,8 @@ def plan_archives(root: Path,                # the source
         except CorpusError as e: raise CorpusError(str(e).replace(str(folder), str(archives['Metadata']))) from e
     inside = {m.name if m.name.startswith(name + '/') else f'{name}/{m.name}': (name, m.name)
               for name in ARCHIVES[:3] for m in members[name] if is_video(m.name)}
+    if empty := [n for n in ARCHIVES[:3] if n not in {name for name, _ in inside.values()}]:
+        raise CorpusError(f'{archives[empty[0]]} holds no video; put the right archive there.')
     rows, more = locate(list(inside), rows)
     wanted = {'Metadata': {m: f'videos/Metadata/{t}' for m, t in tables.items()}, **{n: {} for n in ARCHIVES[:3]}}
     for r in rows:
@@ -92,11 +94,12 @@ def plan_archives(root: Path,                # the source
         if name: wanted[name][member] = r['path']
     return _new_plan(root, 'archives', rows, report + more, archives=archives, wanted=wanted), password
 
-# %% ../nbs/core/13c_sources.ipynb #c3b3e685
+# %% ../nbs/core/13c_sources.ipynb #bfb5aab0
 def describe(source: str | Path,    # the source folder
              target: Path,          # the workspace
              password: str | None,  # of the archives; None: found or asked for
              limits: dict,          # max_ratio and max_gigabytes
+             metadata_only: bool = False,  # a source without any video will do
             ) -> tuple[Plan, str]:  # the plan, and the archives' password
     "Find out what a source is and refuse one that cannot be used, writing nothing."
     if not source: raise CorpusError('No source was named; give the folder with the archives or the videos.')
@@ -110,8 +113,9 @@ def describe(source: str | Path,    # the source folder
                               'choose another workspace.')
         plan, password = plan_folder(root), ''
     check_labels(plan.rows, str(root))
-    if not any(r['path'] for r in plan.rows):
-        raise CorpusError(f'{root} describes {len(plan.rows)} videos and holds the file of none; add the videos.')
+    if not metadata_only and not any(r['path'] for r in plan.rows):
+        raise CorpusError(f'{root} describes {len(plan.rows)} videos and holds the file of none; add the videos, '
+                          'or index the tables alone with stages.setup.metadata_only=true.')
     for name, path in plan.archives.items(): check_members(path, target, plan.wanted[name], **limits)
     return plan, password
 

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['TEMPORARY', 'TEXT_COLUMNS', 'atomic_path', 'write_text', 'write_json', 'file_sha256', 'read_table', 'write_table',
-           'table_metadata', 'StaleConfiguration', 'AlreadyRunning', 'Parts']
+           'table_metadata', 'StaleConfiguration', 'AlreadyRunning', 'locked', 'Parts', 'rows_by_video']
 
-# %% ../nbs/core/02_table.ipynb #9c7286d2
+# %% ../nbs/core/02_table.ipynb #3350e092
 import fcntl, hashlib, json, os, tempfile
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 from fastcore.basics import patch
@@ -55,8 +56,8 @@ def file_sha256(path: str | Path) -> str: # 64 hexadecimal digits
     "SHA-256 of a file's bytes, read in pieces."
     with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
 
-# %% ../nbs/core/02_table.ipynb #bab965e3
-TEXT_COLUMNS = ('video_id', 'variant', 'group', 'label_text', 'cascades', 'title', 'path', 'reason', 'sha256', 'platform',
+# %% ../nbs/core/02_table.ipynb #987e9e38
+TEXT_COLUMNS = ('video_id', 'video_a', 'video_b', 'variant', 'group', 'label_text', 'cascades', 'title', 'path', 'reason', 'sha256', 'platform',
                 'source_hash', 'config_hash', 'status', 'container', 'codec', 'pix_fmt')
 
 def read_table(path: str | Path, # .arrow, .parquet or .csv
@@ -109,12 +110,12 @@ def table_metadata(path: str | Path, # an Arrow or Parquet file
         with pa.OSFile(str(path)) as source: found = pa.ipc.open_file(source).schema.metadata
     return json.loads((found or {}).get(b'fvc', b'{}'))
 
-# %% ../nbs/core/02_table.ipynb #66380dce
+# %% ../nbs/core/02_table.ipynb #76a1fb50
 class StaleConfiguration(ValueError):
     "The table on disk was made under other settings; the message names them."
 
 class AlreadyRunning(RuntimeError):
-    "Another process is writing this table."
+    "Another process is writing the same place."
 
 def _differences(old, new, prefix=''):
     for key in sorted({*old, *new}):
@@ -122,41 +123,51 @@ def _differences(old, new, prefix=''):
         if isinstance(a, dict) and isinstance(b, dict): yield from _differences(a, b, f'{prefix}{key}.')
         elif a != b: yield f'{prefix}{key} was {a!r} and is now {b!r}'
 
-# %% ../nbs/core/02_table.ipynb #9f40f8a0
+@contextmanager
+def locked(path: str | Path, # the lock file; it stays, empty
+           what: str | Path, # named in the error
+           shared: bool = False, # others may hold it too, as long as all share
+          ):
+    "Hold a lock that ends with the process, however it ends; raises `AlreadyRunning`."
+    with open(path, 'a+') as f:
+        try: fcntl.flock(f, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError as e: raise AlreadyRunning(f'another process is writing {what}: wait for it or stop it') from e
+        except OSError as e:  # e.g. Lustre mounted without flock
+            raise OSError(f'{path} cannot be locked ({e.strerror}): put the workspace on a file system that has locks') from e
+        yield
+
+# %% ../nbs/core/02_table.ipynb #9325f828
 class Parts:
-    "A crash-safe table in the making; one writer at a time."
+    "A crash-safe table in the making; one writer at a time, or one a shard."
     def __init__(self, path: str | Path, # the finished table's path
                  config: dict, # every setting that its rows depend on
                 ):
-        self.path, self.config = Path(path), config
+        self.path, self.config, self.hash = Path(path), config, canonical_hash(config)
         self.folder = self.path.with_name(self.path.name + '.parts')
-        self.hash = canonical_hash(config)
-        saved = self.folder/'config.json'
-        old = json.loads(saved.read_text()) if saved.is_file() else (
-            table_metadata(self.path).get('config') if self.path.is_file() else None)
-        if old is not None and old != config:
-            raise StaleConfiguration(f'{self.path} was made with other settings ({"; ".join(_differences(old, config))}): '
-                                     f'use the same ones, or remove {self.path} and {self.folder} to start again')
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not saved.is_file(): write_json(saved, config)
 
     @contextmanager
-    def locked(self, shard: str = ''): # `i-of-n`: shards write side by side, each alone in its own share
-        "Hold the table; raises `AlreadyRunning` if somebody else does."
-        with open(self.folder/'lock', 'a') as whole, open(self.folder/f'lock{shard}', 'a') as own:
-            try:
-                fcntl.flock(whole, (fcntl.LOCK_SH if shard else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                if shard: fcntl.flock(own, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as e:
-                raise AlreadyRunning(f'another process is writing {self.path}: wait for it or stop it') from e
+    def opened(self, shard: str = ''): # `i-of-n`: shards write side by side, each alone in its own share
+        "Hold the table; raises `AlreadyRunning`, or `StaleConfiguration` where it was made with other settings."
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder/'lock', self.path, shared=bool(shard)), locked(self.folder/f'lock-{shard or "whole"}', self.path):
+            self._check()
             yield self
 
-# %% ../nbs/core/02_table.ipynb #60e7ab98
+    def _check(self):
+        saved = self.folder/'config.json'
+        try: old = json.loads(saved.read_text()) if saved.is_file() else (
+            table_metadata(self.path).get('config') if self.path.is_file() else None)
+        except ValueError as e: raise ValueError(f'{saved} is not JSON ({e}): remove {self.folder} to redo what it holds') from e
+        if old is not None and old != self.config:
+            raise StaleConfiguration(f'{self.path} was made with other settings ({"; ".join(_differences(old, self.config))}): '
+                                     f'use the same ones, or remove {self.path} and {self.folder} to start again')
+        if not saved.is_file(): write_json(saved, self.config)
+
+# %% ../nbs/core/02_table.ipynb #521fd76a
 def _part_of(video_id): return hashlib.sha256(video_id.encode()).hexdigest()[:24] + '.json'
 
 def _json_rows(rows): return json.dumps(rows, sort_keys=True, default=lambda value: value.item())  # NumPy scalars
 
-# %% ../nbs/core/02_table.ipynb #b28505b1
 @patch
 def append(self: Parts, video_id: str, rows: list[dict]):
     "Keep one video's rows; whatever was kept for it before is replaced."
@@ -165,31 +176,59 @@ def append(self: Parts, video_id: str, rows: list[dict]):
     write_json(self.folder/_part_of(video_id), part)
 
 @patch
-def done(self: Parts) -> dict[str, list[dict]]:
-    "Rows by video id, from the finished table and from the parts; a torn part is removed, so that it is redone."
-    found = {}
-    if self.path.is_file():
-        for row in read_table(self.path).iter_rows(named=True): found.setdefault(row['video_id'], []).append(row)
+def _parts(self: Parts):
+    "Video id and rows of every part; a torn one is removed, so that it is redone."
     for part in sorted(self.folder.glob('*.json')):
         if part.name == 'config.json' or part.name.startswith(TEMPORARY): continue
         try: kept = json.loads(part.read_text())
-        except ValueError: kept = {}
-        text = kept.get('rows', '')
-        if hashlib.sha256(text.encode()).hexdigest() == kept.get('sha256'): found[kept['video_id']] = json.loads(text)
+        except FileNotFoundError: continue  # the last shard has just put it into the table
+        except ValueError: kept = None
+        text = kept.get('rows', '') if isinstance(kept, dict) else ''
+        if text and hashlib.sha256(text.encode()).hexdigest() == kept.get('sha256'): yield kept['video_id'], json.loads(text)
         else: part.unlink()
-    return found
 
-# %% ../nbs/core/02_table.ipynb #ad947d9c
+# %% ../nbs/core/02_table.ipynb #26a9f2bf
+def rows_by_video(table, # polars.DataFrame
+                 ): # iterator of (video id, its rows as dictionaries)
+    "One video at a time, in the order of their first rows."
+    places = table.select('video_id').with_row_index().group_by('video_id', maintain_order=True).agg('index')
+    for video_id, rows in places.iter_rows(): yield video_id, table[rows].to_dicts()
+
+@patch
+def kept(self: Parts): # iterator of (video id, rows)
+    "What is there: the finished table's rows, then the parts'; where a video comes twice, the second holds."
+    if self.path.is_file(): yield from rows_by_video(read_table(self.path))
+    yield from self._parts()
+
+# %% ../nbs/core/02_table.ipynb #64e91b5d
+def _conformed(table, schema):
+    "A table with just these columns; those it lacks are null."
+    import polars as pl
+    return table.select([pl.col(c).cast(t) if c in table.columns else pl.lit(None, t).alias(c) for c, t in schema.items()])
+
+@patch
+def gathered(self: Parts, order: list[str], # video ids, in the order the table shall have
+             schema: dict, # column -> polars type
+            ): # polars.DataFrame
+    "The finished table and the parts as one table."
+    import polars as pl
+    tables, parts = [pl.DataFrame(schema=schema)], self._parts()
+    new = set()
+    while some := list(islice(parts, 500)):
+        new.update(video_id for video_id, _ in some)
+        tables.append(pl.DataFrame([row for _, rows in some for row in rows], schema=schema, orient='row'))
+    if self.path.is_file(): tables.append(_conformed(read_table(self.path), schema).filter(~pl.col('video_id').is_in(list(new))))
+    places = pl.DataFrame(dict(video_id=order, place=range(len(order))), schema=dict(video_id=pl.String, place=pl.Int64))
+    return pl.concat(tables).join(places, on='video_id', maintain_order='left').sort('place', maintain_order=True).drop('place')
+
+# %% ../nbs/core/02_table.ipynb #e7a84de5
 @patch
 def compact(self: Parts, order: list[str], # video ids, in the order the table shall have
             schema: dict, # column -> polars type
             metadata: dict | None = None, # recorded in the table, e.g. versions
            ): # polars.DataFrame
     "Merge everything into the finished table, in `order`, then remove the parts."
-    import polars as pl
-    done = self.done()
-    rows = [row for video_id in order for row in done.get(video_id, ())]
-    table = pl.DataFrame(rows, schema=schema, orient='row')
+    table = self.gathered(order, schema)
     write_table(table, self.path, dict(metadata or {}, config=self.config))
     for part in self.folder.glob('*.json'): part.unlink()
     return table

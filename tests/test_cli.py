@@ -165,3 +165,16 @@ def test_everything_in_one_command_twice(folder, tmp_path):
     dealt = json.loads((tmp_path / 'w/stage5/naive_cnn@permuted/fold_1/config.json').read_text())
     assert dealt['data']['permuted'] == 0
     shutil.rmtree(runs_folder(str(tmp_path / 'w')))
+
+
+def test_the_real_tables_without_a_video(shared, tmp_path):
+    refused('setup', '--source', shared / 'fvc_metadata', '--data', tmp_path / 'w', says='stages.setup.metadata_only=true', data=tmp_path / 'w')
+    code, out, err = fvc('setup', '--source', shared / 'fvc_metadata', '--data', tmp_path / 'w', 'stages.setup.metadata_only=true')
+    assert code == 0 and '5572 videos (0 real, 0 fake, 495 excluded, 5077 failed), 380 cascades, 367 groups' in out, out + err
+    code, out, err = fvc('audit', 'leakage', 'shortcuts', '--data', tmp_path / 'w', '--json')
+    leakage, shortcuts = json.loads(out)
+    assert code == 0 and not leakage['lines'] and [line['seen'] for line in shortcuts['lines']] == ['all metadata', 'platform']
+    rows = [f'{line.split(",")[0]},{("train", "val")[i % 5 == 0]}' for i, line in enumerate((tmp_path / 'w/video_index_input.csv').read_text().splitlines()[1:])]
+    (tmp_path / 'rows.csv').write_text('video_id,part\n' + '\n'.join(rows) + '\n')
+    code, out, err = fvc('audit', 'leakage', '--split', tmp_path / 'rows.csv', '--data', tmp_path / 'w', '--json')
+    assert code == 1 and json.loads(out)[0]['lines'][0]['kind'] == 'group' and json.loads(out)[0]['lines'][0]['shared'] > 200

@@ -1,5 +1,6 @@
 """Leak tripwires: what must never reach a fitted model, and what must never be built."""
 import shutil
+from fractions import Fraction
 
 import numpy as np
 import polars as pl
@@ -7,10 +8,13 @@ import pytest
 from fvc.clips import feature_columns, load_rows
 from fvc.experiment import make_split, run_fold
 from fvc.floors import permutation_aucs
+from fvc.frames import pick_frames
+from fvc.near_duplicates import FINGERPRINT, fingerprint, near_duplicate_pairs
 from fvc.registry import spec_of
 from fvc.results import resolve
-from fvc.splits import LeakageError, cut_folds
-from fvc.table import read_table, table_metadata, write_table
+from fvc.scenes import encode
+from fvc.splits import LeakageError, Split, cut_folds
+from fvc.table import StaleConfiguration, read_table, table_metadata, write_table
 
 WORDS = 'profile=small split.n_splits=2 experiment.mlflow=false data.frames=2 data.side=32 training.epochs=2'
 TABLE = 'split.n_splits=2 experiment.mlflow=false'
@@ -89,6 +93,33 @@ def test_a_copy_planted_across_folds_raises(copy):
     assert one in str(e.value) or two in str(e.value)
 
 
+def test_a_re_encoded_copy_across_folds_raises(copy):
+    "Half the size, encoded anew, in another cascade: no column of any table tells, only the frames do."
+    folds = read_table(copy / 'folds.arrow')
+    index = read_table(copy / 'video_index_input.csv')
+    known = read_table(copy / 'videos' / 'fingerprints.arrow').filter(pl.col('hashes').list.len() > 3)  # not a night sky
+    rows = index.filter(pl.col('status') == 'ok', pl.col('video_id').is_in(known['video_id'])).join(folds.select('video_id', 'fold'), on='video_id')
+    one, two = (rows.filter(pl.col('fold') == k).row(0, named=True) for k in (1, 2))
+    assert not set(one['cascades'].split(';')) & set(two['cascades'].split(';')) and one['group'] != two['group']
+    planted = copy / 'planted.mp4'
+    frames = pick_frames(copy / one['path'], indices=lambda shown: np.arange(len(shown)), size=lambda w, h: (w // 4 * 2, h // 4 * 2)).images
+    encode(str(planted), frames, Fraction(one['fps']).limit_denominator(1001), crf=26)
+    prints = [dict(video_id=r['video_id'], **fingerprint(path)) for r, path in ((one, copy / one['path']), (two, planted))]
+    pairs = near_duplicate_pairs(pl.DataFrame(prints, schema=dict(video_id=pl.String) | FINGERPRINT))
+    assert len(pairs) == 1
+    listed = pl.read_csv(copy / 'near_duplicates.csv', infer_schema=False).select('video_a', 'video_b')
+    pl.concat([listed, pairs.select('video_a', 'video_b')]).write_csv(copy / 'near_duplicates.csv')
+    both = {one['video_id'], two['video_id']}
+    own = copy / 'own.csv'
+    folds.select('video_id', part=pl.when(pl.col('fold') == 1).then(pl.lit('val')).otherwise(pl.lit('train'))).write_csv(own)
+    for words in (TABLE, f'{TABLE} split.kind=file split.file={own}'):
+        with pytest.raises(LeakageError, match='near-duplicates') as e:
+            make_split(resolve(spec_of('logistic_regression'), words), copy, 1)
+        assert all(f"'{v}'" in str(e.value) for v in both)
+    listed.write_csv(copy / 'near_duplicates.csv')
+    assert make_split(resolve(spec_of('logistic_regression'), TABLE), copy, 1), 'without the planted pair the split stands'
+
+
 def test_a_group_in_two_folds_raises(copy):
     first = read_table(copy / 'folds.arrow')['video_id'][0]
     move = pl.when(pl.col('video_id') == first).then(3 - pl.col('fold')).otherwise('fold').cast(pl.Int8)
@@ -106,6 +137,21 @@ def test_deleting_five_videos_moves_no_fold(copy):
     assert served.join(stored, on='video_id', suffix='_stored').filter(pl.col('fold') != pl.col('fold_stored')).height == 0
     recut = cut_folds(index.filter(~pl.col('video_id').is_in(gone)), 2)
     assert recut.height == stored.height - 5, 'a fresh cut is what would have moved them'
+
+
+def test_a_split_of_ones_own_is_checked_like_any_other(copy):
+    folds = read_table(copy / 'folds.arrow').sort('fold', 'video_id')
+    groups = sorted(set(folds['group']))
+    mine = {g: ('train', 'train', 'inner_val', 'train', 'val', 'val')[i % 6] for i, g in enumerate(groups)}
+    members = {part: tuple(v for v, g in folds.select('video_id', 'group').iter_rows() if mine[g] == part) for part in set(mine.values())}
+    result = run_fold('logistic_regression', 1, str(copy), TABLE + ' experiment.name=mine', Split(**members))
+    assert set(result.predictions['video_id']) == set(members['val']) & set(load_rows(copy, 2)['video_id'])
+    moved = dict(members, train=members['train'][1:], val=members['val'] + members['train'][:1])
+    with pytest.raises(LeakageError):
+        run_fold('logistic_regression', 1, str(copy), TABLE + ' experiment.name=moved', Split(**moved))
+    other = dict(members, train=members['train'] + members['inner_val'], inner_val=members['val'], val=())
+    with pytest.raises(StaleConfiguration, match='another split'):
+        run_fold('logistic_regression', 1, str(copy), TABLE + ' experiment.name=mine', Split(**other))
 
 
 def test_without_the_fold_table_nothing_is_served(copy):

@@ -128,9 +128,9 @@ def test_modules_stay_small(path):
 
 
 LAYERS = {  # a module imports only from lower layers, or within its layer from a notebook with a smaller number
-    0: ('registry', 'config', 'parameters'), 3: ('sample', 'scenes', 'clips', 'setup', 'augmentation', 'features', 'scaling', 'scaled_features'),
-    4: ('fitting', 'checks', 'results', 'figures', 'experiment', 'floors', 'runs'), 5: ('model_training', 'report', 'pipeline'), 6: ('cli',),
-    2: ('folds', 'splits', 'corpus', 'sources', 'stage', 'optim', 'training')}
+    0: ('registry', 'settings', 'config', 'parameters'), 3: ('sample', 'scenes', 'clips', 'setup', 'augmentation', 'features', 'scaling', 'scaled_features'),
+    4: ('fitting', 'checks', 'results', 'figures', 'experiment', 'floors', 'integrity', 'audit', 'runs'), 5: ('model_training', 'report', 'pipeline'), 6: ('cli',),
+    2: ('folds', 'splits', 'corpus', 'sources', 'near_duplicates', 'footage', 'stage', 'optim', 'training')}
 
 
 def layer(module):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['measure', 'feature_rows', 'work', 'read_input', 'save_arrays', 'stage2_extract_features']
 
-# %% ../../nbs/2_features.ipynb #ed8da276
+# %% ../../nbs/2_features.ipynb #489f87b5
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,19 +15,21 @@ import polars as pl
 
 from ..config import compose, workspace
 from ..forensics import codec_features, feature_names, video_features
+from ..damage import usable_frames
 from ..frames import pick_frames
 from ..probe import VideoError, probe
 from ..stage import run_stage
 from ..table import atomic_path, read_table
+from ..workers import settled
 
-# %% ../../nbs/2_features.ipynb #62ef8986
+# %% ../../nbs/2_features.ipynb #31fa2962
 def measure(
     file: Path,    # the video
     row: dict,     # its row in the table of stage 1
     config: dict,  # num_frames
 ) -> dict[str, float | None]:  # the fifteen features
     "Features of one file; raises VideoError for one that cannot be read."
-    images, _ = pick_frames(file, config['num_frames'], pixel_format='gray')
+    images, _ = pick_frames(file, config['num_frames'], pixel_format='gray', first=usable_frames(row))
     return video_features(list(images)) | codec_features(probe(file))
 
 
@@ -39,9 +41,9 @@ def feature_rows(
     cv2.setNumThreads(1)  # the workers are what runs side by side
     rows = []
     for row in item['rows']:
-        about = {'variant': row['variant'], 'path': row['path']}
+        about = {'variant': row['variant'], 'path': row['path'], 'prefix': bool(row.get('prefix'))}
         try: rows.append(about | {'status': 'ok'} | measure(Path(item['workspace'])/row['path'], row, item['config']))
-        except VideoError as error: rows.append(about | {'status': 'failed', 'reason': str(error)})
+        except VideoError as error: rows.append(about | {'status': 'failed', 'reason': settled(error, item)})
     return rows
 
 
@@ -73,7 +75,7 @@ def save_arrays(
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(file) as target: np.save(target, values)
 
-# %% ../../nbs/2_features.ipynb #40c984ca
+# %% ../../nbs/2_features.ipynb #fb6f5a73
 def stage2_extract_features(
     data: str = '',                   # the workspace
     overrides: str | list[str] = '',  # settings, e.g. 'stages.features.num_frames=8 stages.workers=4'
@@ -87,6 +89,6 @@ def stage2_extract_features(
     rows = read_input(place/'augmented_videos'/'augmented_metadata.arrow', 1)
     config = {'num_frames': stages.features.num_frames}
     target = place/'features_stage2'/'features_metadata.arrow'
-    table = run_stage('stage 2', work, rows, target, config, dict.fromkeys(columns, pl.Float64), place, stages, shard)
+    table = run_stage('stage 2', work, rows, target, config, {'prefix': pl.Boolean} | dict.fromkeys(columns, pl.Float64), place, stages, shard)
     if stages.features.save_npy: save_arrays(table, columns, target.parent/'arrays')
     return table

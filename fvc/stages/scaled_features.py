@@ -34,7 +34,7 @@ def work(item: dict) -> list[dict]:
     "Stage 4's rows of one video."
     return feature_rows(item, measure)
 
-# %% ../../nbs/4_scaled_features.ipynb #9c17649e
+# %% ../../nbs/4_scaled_features.ipynb #9879fb18
 def stage4_extract_scaled_features(
     data: str = '',                   # the workspace
     overrides: str | list[str] = '',  # settings, e.g. 'stages.scaled_features.num_frames=8 stages.workers=4'
@@ -48,6 +48,6 @@ def stage4_extract_scaled_features(
     rows = read_input(place/'scaled_videos'/'scaled_metadata.arrow', 3)
     config = {'num_frames': stages.scaled_features.num_frames}
     target = place/'features_stage4'/'features_scaled_metadata.arrow'
-    table = run_stage('stage 4', work, rows, target, config, dict.fromkeys(columns, pl.Float64), place, stages, shard)
+    table = run_stage('stage 4', work, rows, target, config, {'prefix': pl.Boolean} | dict.fromkeys(columns, pl.Float64), place, stages, shard)
     if stages.scaled_features.save_npy: save_arrays(table, columns, target.parent/'arrays')
     return table

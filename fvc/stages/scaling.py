@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCHEMA', 'scaled_size', 'scale_video', 'work', 'stage3_scale_videos']
 
-# %% ../../nbs/3_scaling.ipynb #3b9a7191
+# %% ../../nbs/3_scaling.ipynb #871ac3f6
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -13,10 +13,12 @@ from pathlib import Path
 import polars as pl
 
 from ..config import compose, workspace
+from ..damage import usable_frames
 from ..stage import run_stage
 from ..table import read_table
 from ..transcode import Output, transcode
-from ..viewing import look
+from ..viewing import Source, look
+from ..workers import settled
 
 # %% ../../nbs/3_scaling.ipynb #2b619249
 def scaled_size(width: int, height: int, # as displayed, pixels
@@ -27,41 +29,47 @@ def scaled_size(width: int, height: int, # as displayed, pixels
     factor = target / (max if scale_by == 'longest' else min)(width, height)
     return tuple(max(2, 2 * round(side * factor / 2)) for side in (width, height))
 
-# %% ../../nbs/3_scaling.ipynb #9ba8df12
+# %% ../../nbs/3_scaling.ipynb #568e15a2
 @cache
 def _vae(name):
     "The autoencoder, loaded once a worker; imported only when it is used, since it brings PyTorch."
     from fvc.autoencoder import load_autoencoder
     return load_autoencoder(name)
 
-def _redrawn(source, target, size, config):
+def _redrawn(source, target, size, config, first):
     from fvc.autoencoder import autoencode
-    return autoencode(source, target, _vae(config['weights']), size, config['crf'], config['preset'])
+    return autoencode(source, target, _vae(config['weights']), size, config['crf'], config['preset'], first=first)
 
-def scale_video(source: Path, target: Path, config: dict) -> dict: # columns of the row
+def scale_video(source: Path, target: Path, config: dict,
+                first: int | None = None, # frames to use; None: all
+               ) -> dict: # columns of the row
     "Write the scaled copy of one video; raises VideoError."
-    seen = look(source)
-    width, height = scaled_size(seen.width, seen.height, config['target_size'], config['scale_by'])
+    def fit(width, height): return scaled_size(width, height, config['target_size'], config['scale_by'])
     if config['method'] == 'bilinear':
-        made = transcode(source, [Output(target, f'scale={width}:{height}:flags=bilinear', config['crf'], config['preset'])])[0]
-    else: made = _redrawn(source, target, (width, height), config)
+        frames = Source(source, first, fit)
+        made, = transcode(frames, [Output(target, crf=config['crf'], preset=config['preset'])])
+        seen = frames.look
+    else:
+        seen = look(source)
+        made = _redrawn(source, target, fit(seen.width, seen.height), config, first)
     before, after = max(seen.width, seen.height), max(made.width, made.height)
     return dict(original_width=seen.width, original_height=seen.height, width=made.width, height=made.height, frames=made.frames,
                 fps=made.fps, duration=made.duration, bytes=made.bytes, is_upscaled=after > before, is_downscaled=after < before)
 
-# %% ../../nbs/3_scaling.ipynb #79767cda
+# %% ../../nbs/3_scaling.ipynb #d6ee7d8d
 def work(item: dict) -> list[dict]:
     "Scale every row of one video; a row that cannot be read fails alone, with its reason."
     place, rows = Path(item['workspace']), []
     for row in item['rows']:
         path = Path('scaled_videos')/item['video_id']/f"{row['variant']}.mp4"
-        try: made = scale_video(place/row['path'], place/path, item['config'])
-        except ValueError as e: rows.append(dict(variant=row['variant'], path=None, status='failed', reason=str(e)))
-        else: rows.append(dict(variant=row['variant'], path=str(path), status='ok', **made))
+        about = dict(variant=row['variant'], prefix=bool(row.get('prefix')))
+        try: made = scale_video(place/row['path'], place/path, item['config'], usable_frames(row))
+        except ValueError as e: rows.append(dict(about, path=None, status='failed', reason=settled(e, item)))
+        else: rows.append(dict(about, path=str(path), status='ok', **made))
     return rows
 
-# %% ../../nbs/3_scaling.ipynb #997abc12
-SCHEMA = dict(original_width=pl.Int32, original_height=pl.Int32, width=pl.Int32, height=pl.Int32, frames=pl.Int32, fps=pl.Float64,
+# %% ../../nbs/3_scaling.ipynb #25c76fca
+SCHEMA = dict(prefix=pl.Boolean, original_width=pl.Int32, original_height=pl.Int32, width=pl.Int32, height=pl.Int32, frames=pl.Int32, fps=pl.Float64,
               duration=pl.Float64, bytes=pl.Int64, is_upscaled=pl.Boolean, is_downscaled=pl.Boolean)
 
 def stage3_scale_videos(data: str = '', # the workspace

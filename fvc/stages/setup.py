@@ -5,24 +5,27 @@
 # %% auto #0
 __all__ = ['PROBED', 'COLUMNS', 'probe_video', 'probe_videos', 'group_rows', 'deal_folds', 'judge', 'corpus_line', 'setup']
 
-# %% ../../nbs/0_setup.ipynb #baf9d0e9
+# %% ../../nbs/0_setup.ipynb #d5c2d226
 import json, os
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 import polars as pl
 from ..config import INDEX, canonical_hash, compose, workspace
-from ..corpus import CorpusError, duplicate, merge_contents
+from ..corpus import CorpusError, duplicate, merge_contents, printable
+from ..footage import find_look_alikes, largest_group, merges
+from ..damage import sound_part
 from ..probe import VideoError, probe
 from ..sources import Plan, describe, place_videos
 from ..splits import cut_folds, extend_folds, group_components
-from ..stage import run_stage
+from ..stage import only_writer, run_stage
 from ..table import atomic_path, file_sha256, read_table, table_metadata, write_table
+from ..workers import settled
 
-# %% ../../nbs/0_setup.ipynb #f44ad8e2
+# %% ../../nbs/0_setup.ipynb #2957169f
 PROBED = dict(sha256=pl.String, bytes=pl.Int64, container=pl.String, codec=pl.String, width=pl.Int64, height=pl.Int64,
               rotation=pl.Int64, fps=pl.Float64, frames=pl.Int64, duration=pl.Float64, bit_rate=pl.Int64,
-              pix_fmt=pl.String, has_audio=pl.Boolean)
+              pix_fmt=pl.String, has_audio=pl.Boolean, prefix=pl.Boolean)
 
 def probe_video(item: dict          # one video: `workspace`, and `rows` with its `path`
                ) -> list[dict]:     # one row
@@ -30,38 +33,55 @@ def probe_video(item: dict          # one video: `workspace`, and `rows` with it
     row = item['rows'][0]
     file = Path(item['workspace'])/row['path']
     found = dict(variant='original', path=row['path'], status='ok', sha256=file_sha256(file), bytes=file.stat().st_size)
-    try: seen = probe(file)
-    except VideoError as e: return [found | dict(status='failed', reason=str(e))]
-    return [found | {name: getattr(seen, name) for name in PROBED if name not in found}]
+    try:
+        seen = probe(file)
+        found |= {name: getattr(seen, name) for name in PROBED if name not in found and name != 'prefix'}
+        return [found | _sound(file, seen, row['use_prefix'])]
+    except VideoError as e: return [found | dict(status='failed', reason=settled(e, item))]
 
+def _sound(file, seen, use_prefix):
+    "What there is to say of damage: a truncated video fails, or its sound part is used and flagged."
+    if not use_prefix and not seen.truncated: return dict(prefix=False)
+    if not use_prefix: raise VideoError(f'{file.name} is truncated: {seen.missing_bytes:,} bytes are missing after {seen.frames} '
+                                        'frames; copy it again, or use what is there with stages.setup.use_prefix=true')
+    frames, seconds, damage = sound_part(file)
+    if not damage: return dict(prefix=False)
+    return dict(prefix=True, frames=frames, duration=seconds, reason=f'{damage}, and only these {seconds:.2f} s are used')
+
+# %% ../../nbs/0_setup.ipynb #71adcf1a
 def probe_videos(rows: list[dict],  # videos of a plan
                  target: Path,      # the workspace
-                 run,               # the configuration's `stages`: workers and limits
+                 run,               # the configuration's `stages`: workers and limits, and whether damaged videos are used in part
                 ) -> dict[str, dict]:  # video_id -> row of the probe, for every video that has a file
     "Probe all videos that have a file; those probed before and unchanged since are not opened again."
+    use_prefix = run.setup.use_prefix
     def row(r):
         at = (target/r['path']).stat()
-        return dict(video_id=r['video_id'], label=r['label'], group=None, path=r['path'], status='ok', reason=None,
-                    source_hash=canonical_hash([at.st_size, at.st_mtime_ns]))
-    kinds = dict(video_id=pl.String, label=pl.Int8)
+        return dict(video_id=r['video_id'], label=r['label'], group=None, path=r['path'], status='ok', reason=None, bytes=at.st_size,
+                    source_hash=canonical_hash([at.st_size, at.st_mtime_ns] + ['prefix'] * use_prefix), use_prefix=use_prefix)
+    kinds = dict(video_id=pl.String, label=pl.Int8, bytes=pl.Int64, use_prefix=pl.Boolean)
     kinds |= dict.fromkeys(('group', 'path', 'status', 'reason', 'source_hash'), pl.String)
     table = pl.DataFrame([row(r) for r in rows if r['path']], schema=kinds)
     done = run_stage('stage 0', probe_video, table, target/'videos'/'probe.arrow', {}, PROBED, target, run)
     return {r['video_id']: r for r in done.iter_rows(named=True)}
 
-# %% ../../nbs/0_setup.ipynb #a67494b8
+# %% ../../nbs/0_setup.ipynb #6d6d5378
 def group_rows(rows: list[dict],  # videos with `keys`
                stored: pl.DataFrame | None,  # the fold table of an earlier run, whose group names stay
+               pairs: pl.DataFrame | None = None,  # video_a, video_b that show the same footage
               ) -> list[str]:     # each row's group
     "Name each video's group. Raises `CorpusError` where stored groups have become one."
     known = dict(zip(stored['video_id'], stored['group'])) if stored is not None else {}
     edges = [[('video', r['video_id']), *r['keys']] for r in rows]
     edges += [[('video', v), ('stored', g)] for v, g in known.items()]
+    alike = [] if pairs is None else pairs.select('video_a', 'video_b').rows()
+    edges += [[('video', a), ('video', b)] for a, b in alike]
     groups, names = group_components(edges), {}
     for group in known.values():
         old = names.setdefault(groups['stored', group], group)
         if old != group: raise CorpusError(
-            f"The groups '{old}' and '{group}' of the stored folds now share videos, titles or content; cut new folds "
+            f"The groups '{old}' and '{group}' of the stored folds now share videos, titles or content"
+            + ''.join([f" ('{a}' shows the same footage as '{b}')" for a, b in alike if known.get(a) != known.get(b)][:1]) + "; cut new folds "
             'with stages.setup.recut=true, which makes earlier scores invalid.')
     return [names.get(groups['video', r['video_id']], groups['video', r['video_id']]) for r in rows]
 
@@ -98,7 +118,7 @@ def _merged_cascades(rows):
     return [duplicate('merged cascades', f'{sum(r["group"] == g for r in rows)} videos', f'group {g}', '', list(c))
             for g, c in cascades.items() if len(c) > 1]
 
-# %% ../../nbs/0_setup.ipynb #99a809a0
+# %% ../../nbs/0_setup.ipynb #40e66dbf
 COLUMNS = dict(video_id=pl.String, platform=pl.String, label=pl.Int8, label_text=pl.String, cascades=pl.String,
                title=pl.String, group=pl.String, path=pl.String, **PROBED, status=pl.String, reason=pl.String)
 
@@ -107,16 +127,18 @@ def judge(rows: list[dict],         # videos of a plan; completed in place
          ) -> None:
     "Add to every video what the probe saw, and its verdict."
     for r in rows:
-        missing = f"file is missing: {r['file'] or r['platform'] + '/' + r['native']}"
+        missing = f"file is missing: {printable(r['file']) or r['platform'] + '/' + r['native']}"
         seen = probed.get(r['video_id'], dict.fromkeys(PROBED) | dict(status='failed', reason=missing))
         r.update({name: seen[name] for name in PROBED})
-        if seen['status'] == 'ok': continue
-        if r['status'] == 'ok': r.update(status='failed', reason=seen['reason'])
+        if seen['status'] == 'ok' and not seen['prefix']: continue
+        if r['status'] == 'ok': r.update(status=seen['status'], reason=seen['reason'])
         else: r['reason'] += f"; {seen['reason']}"
 
-def _write(target, index, report, about, folds, split):
+def _write(target, index, report, about, folds, split, merged):
     "Write the stage's tables (`folds` None: they stay): each under a temporary name, then all renamed, the index last."
     names = (INDEX, 'corpus.json', 'duplicates.csv', 'video_index_input.json') + ('folds.arrow',) * (folds is not None)
+    if merged is None: (target/'near_duplicates.csv').unlink(missing_ok=True)  # nobody looked
+    else: write_table(merged, target/'near_duplicates.csv')
     with ExitStack() as stack:
         at = {n: stack.enter_context(atomic_path(target/n)) for n in names}
         index.write_csv(at[INDEX])
@@ -125,7 +147,7 @@ def _write(target, index, report, about, folds, split):
         pl.DataFrame(report, schema=dict.fromkeys(duplicate('', '', ''), pl.String)).write_csv(at['duplicates.csv'])
         if folds is not None: write_table(folds, at['folds.arrow'], dict(n_splits=split.n_splits, seed=split.seed))
 
-# %% ../../nbs/0_setup.ipynb #79f44540
+# %% ../../nbs/0_setup.ipynb #bec34efe
 def _about(plan: Plan, index: pl.DataFrame, folds: pl.DataFrame) -> dict:
     "What reports say of the corpus."
     ok = index.filter(pl.col('status') == 'ok')
@@ -135,7 +157,7 @@ def _about(plan: Plan, index: pl.DataFrame, folds: pl.DataFrame) -> dict:
     return dict(name=plan.name, sample=plan.sample, source_kind=plan.kind, videos=len(index),
                 real=int((ok['label'] == 0).sum()), fake=int((ok['label'] == 1).sum()), excluded=states['excluded'],
                 failed=states['failed'], cascades=len(cascades), groups=index['group'].n_unique(),
-                folds=int(folds['fold'].max()), data_hash=canonical_hash(content))
+                folds=int(folds['fold'].max()), partial=int(index['prefix'].sum()), data_hash=canonical_hash(content))
 
 def corpus_line(target: str | Path  # a workspace that stage 0 has set up
                ) -> str:
@@ -143,11 +165,12 @@ def corpus_line(target: str | Path  # a workspace that stage 0 has set up
     path = Path(target)/'corpus.json'
     if not path.is_file(): raise FileNotFoundError(f'{path} is missing; set the corpus up first (stage 0).')
     c = json.loads(path.read_text(encoding='utf-8'))
+    part = f", {c['partial']} damaged and used in part" if c.get('partial') else ''
     return (f"{'SAMPLE corpus' if c['sample'] else 'Corpus'} {c['name']}: {c['videos']} videos ({c['real']} real, "
-            f"{c['fake']} fake, {c['excluded']} excluded, {c['failed']} failed), {c['cascades']} cascades, "
+            f"{c['fake']} fake, {c['excluded']} excluded, {c['failed']} failed{part}), {c['cascades']} cascades, "
             f"{c['groups']} groups, data {c['data_hash']}")
 
-# %% ../../nbs/0_setup.ipynb #1d182e5a
+# %% ../../nbs/0_setup.ipynb #b7e66555
 def _refuse_unwritable(target):
     "Raise `CorpusError` where the workspace cannot be written."
     at = next(p for p in (target, *target.parents) if p.exists())
@@ -155,33 +178,55 @@ def _refuse_unwritable(target):
     if not os.access(at, os.W_OK | os.X_OK):
         raise CorpusError(f'The workspace {target} cannot be written: no permission in {at}; choose another.')
 
-# %% ../../nbs/0_setup.ipynb #31990d35
+def _grouped(rows, target, split, recut):
+    "Name the videos' groups and see whether folds can be cut; returns the stored folds that stay in force."
+    stored = _stored_folds(target, rows, split, recut)
+    for r, g in zip(rows, group_rows(rows, stored)): r['group'] = g
+    deal_folds(rows, stored, split)
+    return stored
+
+# %% ../../nbs/0_setup.ipynb #ec67175e
+def _joined(rows, target, stored, stages):
+    "Name the groups of judged videos; returns the merges of look-alikes, None where they are not looked for."
+    pairs = find_look_alikes(rows, target, stages) if stages.setup.near_duplicates else None
+    for r, g in zip(rows, group_rows(rows, stored, pairs)): r['group'] = g
+    merged = None if pairs is None else merges(pairs, rows, group_rows(rows, None))
+    if pairs is not None:
+        print(f"near-duplicates: {len(merged)} pairs show the same footage, {merged['joins'].sum()} of them joined by nothing else (near_duplicates.csv)")
+    if said := largest_group(rows, merged): print(said)
+    return merged
+
+def _fill(plan, target, cfg, password, limits):
+    "Everything that writes; nobody else does so meanwhile."
+    rows, split = plan.rows, cfg.split
+    stored = _grouped(rows, target, split, cfg.stages.setup.recut)
+    place_videos(plan, target, cfg.stages.setup.link, password, limits)
+    judge(rows, probe_videos(rows, target, cfg.stages))
+    plan.report += merge_contents(rows)
+    merged = _joined(rows, target, stored, cfg.stages)
+    folds = deal_folds(rows, stored, split)
+    shown = [r | dict(cascades=';'.join(r['cascades']) or None, title=r['title'] or None) for r in rows]
+    index = pl.DataFrame([{c: r[c] for c in COLUMNS} for r in shown], schema=COLUMNS)
+    changed = None if stored is not None and folds.equals(stored) else folds
+    _write(target, index, plan.report + _merged_cascades(rows), _about(plan, index, folds), changed, split, merged)
+    old, new = (0, len(folds)) if stored is None else (len(stored), len(folds) - len(stored))
+    print(f'folds: {old + new} videos, {old} kept theirs, {new} dealt now', corpus_line(target), sep='\n')
+    return index
+
+# %% ../../nbs/0_setup.ipynb #fe165dd5
 def setup(source: str | Path,           # folder with the archives or the videos; only read
           data: str = '',               # the workspace; '' means FVC_DATA, else data/
           overrides: str | list[str] = '',  # settings, e.g. 'stages.setup.link=copy split.n_splits=3'
           password: str | None = None,  # of the archives; None: environment, file or prompt
          ) -> pl.DataFrame:             # the index, one row a video
-    """Set a corpus up: videos in place, the index (CSV and JSON), `duplicates.csv`, `folds.arrow` and `corpus.json`.
+    """Set a corpus up: videos in place, the index (CSV and JSON), `duplicates.csv`, `near_duplicates.csv`, `folds.arrow`, `corpus.json`.
 
-    Raises `CorpusError`, `ArchiveError`, `ConfigError` or `ValueError`, each before any table is written."""
+    Raises `CorpusError`, `ArchiveError`, `ConfigError` or `ValueError`, each before any table is written, `AlreadyRunning` or `DiskFull`."""
     cfg = compose(None, overrides)
-    options, split = cfg.stages.setup, cfg.split
+    options = cfg.stages.setup
     target = workspace(data or os.environ.get('FVC_DATA', '') or 'data')
     limits = dict(max_ratio=options.max_ratio, max_gigabytes=options.max_gigabytes)
     _refuse_unwritable(target)
-    plan, password = describe(source, target, password, limits)
-    rows, stored = plan.rows, _stored_folds(target, plan.rows, split, options.recut)
-    for r, g in zip(rows, group_rows(rows, stored)): r['group'] = g
-    deal_folds(rows, stored, split)  # can it be done? asked before anything is written
-    place_videos(plan, target, options.link, password, limits)
-    judge(rows, probe_videos(rows, target, cfg.stages))
-    plan.report += merge_contents(rows)
-    for r, g in zip(rows, group_rows(rows, stored)): r['group'] = g
-    folds = deal_folds(rows, stored, split)
-    shown = [r | dict(cascades=';'.join(r['cascades']) or None, title=r['title'] or None) for r in rows]
-    index = pl.DataFrame([{c: r[c] for c in COLUMNS} for r in shown], schema=COLUMNS)
-    changed = None if stored is not None and folds.equals(stored) else folds
-    _write(target, index, plan.report + _merged_cascades(rows), _about(plan, index, folds), changed, split)
-    old, new = (0, len(folds)) if stored is None else (len(stored), len(folds) - len(stored))
-    print(f'folds: {old + new} videos, {old} kept theirs, {new} dealt now', corpus_line(target), sep='\n')
-    return index
+    plan, password = describe(source, target, password, limits, options.metadata_only)
+    _grouped(plan.rows, target, cfg.split, options.recut)  # can it be done? asked before anything is written
+    with only_writer(target): return _fill(plan, target, cfg, password, limits)

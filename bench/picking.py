@@ -1,0 +1,84 @@
+"""Target 5: picking frames against torchcodec and decord2, all as RGB arrays with one decoder thread, opening included."""
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+from measure import Server, say, spread
+from verdict import Verdict
+
+COUNTS = (6, 8, 16, 32)
+SIDES = [("fvc", "fvc.frames.pick_frames(clip, n)"),
+         ("torchcodec", "VideoDecoder(clip, dimension_order='NHWC', num_ffmpeg_threads=1, seek_mode='exact').get_frames_at(indices)"),
+         ("approximate", "the same with seek_mode='approximate': shown beside it, not counted, since its times are computed from the mean rate"),
+         ("decord", "VideoReader(clip, num_threads=1).get_batch(indices)")]
+
+
+def rounds(servers: dict, clip: Path, n: int, repeats: int) -> dict[str, list[dict]]:
+    "Each library's answers; who begins changes from turn to turn."
+    names, answers = list(servers), {name: [] for name in servers}
+    for turn in range(repeats + 1):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            answer = servers[name]('pick', path=clip, n=n)
+            if turn: answers[name].append(answer)  # the first is a warm-up
+    return answers
+
+
+def agreeing(answers: dict[str, list[dict]]) -> set[str]:
+    "Libraries that gave the same shape and the same presentation times as fvc."
+    ours = answers['fvc'][0]['value']
+    same = lambda theirs: 'error' not in theirs and theirs['shape'] == ours['shape'] and max(
+        abs(a - b) for a, b in zip(ours['times'], theirs['times'])) < 0.002
+    return {name for name, said in answers.items() if name != 'fvc' and same(said[0]['value'])}
+
+
+def compare(servers: dict, clips: list[Path], repeats: int) -> tuple[list, list, list]:
+    "(ratio, clip, n, milliseconds by library) of every clip and count; disagreements; clips whose pixels differ from a straight decode."
+    rows, odd, wrong = [], [], []
+    for number, clip in enumerate(clips, 1):
+        if not servers['fvc']('same_pixels', path=clip, counts=COUNTS)['value']: wrong.append(clip.name)
+        for n in COUNTS:
+            answers = rounds(servers, clip, n, repeats)
+            took = {name: statistics.median(a['cpu'] for a in said) * 1000 for name, said in answers.items()}
+            same = agreeing(answers)
+            odd += [f'{clip.name}, n={n}: {name}: {answers[name][0]["value"].get("error", "other frames or size")}'
+                    for name in ('torchcodec', 'decord') if name not in same]
+            rivals = [took[name] for name in ('torchcodec', 'decord') if name in same]
+            if rivals: rows.append((took['fvc'] / min(rivals), clip.name, n, took))
+        if number % 20 == 0: say(f'   {number} of {len(clips)} clips')
+    return rows, odd, wrong
+
+
+def told(row: tuple) -> str:
+    ratio, name, n, took = row
+    return f'{name}, n={n}: {ratio:.2f} (' + ', '.join(f'{library} {ms:.1f} ms' for library, ms in took.items()) + ')'
+
+
+def judged(rows: list, odd: list, wrong: list, clips: int, repeats: int) -> Verdict:
+    ratios = sorted(row[0] for row in rows)
+    middle, worst = statistics.median(ratios), ratios[-1]
+    by_count = {n: [row[0] for row in rows if row[2] == n] for n in COUNTS}
+    over = sorted((row for row in rows if row[0] > 1.3), reverse=True)
+    lines = [f'{clips} clips x {len(COUNTS)} counts, median of {repeats} rounds each: ratio to the better of the two {spread(ratios)}',
+             *(f'n={n}: {spread(values)}' for n, values in by_count.items()),
+             f'over 1.3: {len(over)} of {len(rows)}', *(told(row) for row in over[:12]),
+             f'largest five: ' + '; '.join(told(row) for row in sorted(rows, reverse=True)[:5]),
+             f'picked frames equal a straight decode, times and pixels, on {clips - len(wrong)} of {clips} clips' + ': not ' * bool(wrong)
+             + ', '.join(wrong),
+             f'a rival gave other frames or failed, and was left out, {len(odd)} times' + (': ' + '; '.join(odd[:8]) if odd else '')]
+    return Verdict(5, 'Picking frames against torchcodec and decord2', 'median at most 1.0, no clip over 1.3, the same frames and pixels',
+                   f'median {middle:.2f}, largest {worst:.2f}, {len(wrong)} clips with other pixels', middle <= 1 and worst <= 1.3 and not wrong,
+                   lines, [f'{name}: {text}' for name, text in SIDES],
+                   'processor time of the call alone, in processes that have imported their library; the file is in the page cache',
+                   'all three decode with libavcodec; fvc decodes less (of H.264 only what the wanted frames depend on), but walks through the '
+                   'packets in Python, which shows on small pictures and many packets')
+
+
+def picking(clips: list[Path], python: Path, repeats: int, every: int = 1, servers: Callable = Server) -> Verdict:
+    "All decodable clips of the shared data, or every so many."
+    if not clips: return Verdict(5, 'Picking frames', 'median at most 1.0', 'the shared clips are not here (set FVC_SHARED)', None, [], [])
+    chosen = clips[::every]
+    with servers('fvc') as fvc, servers('torchcodec', python) as exact, servers('approximate', python) as near, \
+            servers('decord', python) as decord:
+        found = compare(dict(fvc=fvc, torchcodec=exact, approximate=near, decord=decord), chosen, repeats)
+    return judged(*found, len(chosen), repeats)

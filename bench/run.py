@@ -1,0 +1,75 @@
+"""Speed and memory against the targets, both sides in one run: prints every figure and writes bench/RESULTS.md.
+
+Needs Debian's ffmpeg (apt-get install ffmpeg). torchcodec and decord2 are put into bench/.venv, away from the library.
+The exit code is 0 when every measured target is met, 1 when one is missed.
+"""
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import encoding, picking, pipeline, startup, surroundings
+from measure import HERE, say
+from verdict import Verdict
+
+NAMES = {1: 'stages', 2: 'stage 3 against ffmpeg', 3: 'stage 1 against ffmpeg', 4: 'maths', 5: 'picking', 6: 'length', 7: 'two workers', 8: 'start'}
+
+
+def options() -> argparse.Namespace:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--targets', default='1,2,3,4,5,6,7,8', help='numbers: ' + ', '.join(f'{n} {name}' for n, name in NAMES.items()))
+    p.add_argument('--pairs', type=int, default=5, help='pairs a figure (short ones get three times as many)')
+    p.add_argument('--clips', default='', help='folder with the four clips; else they are fetched once into bench/.cache')
+    p.add_argument('--every', type=int, default=1, help='target 5: only every so many of the shared clips')
+    p.add_argument('--minutes', type=float, default=60, help='target 6: length of the long video')
+    p.add_argument('--hd-seconds', type=float, default=60, help='target 6: length of the 1080p video')
+    p.add_argument('--results', type=Path, default=HERE / 'RESULTS.md', help='where to write')
+    return p.parse_args()
+
+
+def measured(number: int, a: argparse.Namespace, clips: dict):
+    if number == 1: return pipeline.stages(clips, a.pairs)
+    if number == 2: return encoding.scaling(clips, a.pairs)
+    if number == 3: return encoding.augmenting(clips, a.pairs)
+    if number == 4: return startup.maths(clips, a.pairs)
+    if number == 5: return picking.picking(surroundings.shared_clips(), surroundings.rivals(), a.pairs, a.every)
+    if number == 6: return pipeline.length(clips, a.minutes, a.hd_seconds)
+    if number == 7: return pipeline.two_workers(clips, a.pairs)
+    return startup.startup(a.pairs)
+
+
+def kept(place: Path, new: Verdict | None = None) -> list[Verdict]:
+    "The verdicts of this and earlier runs on this machine, by number."
+    known = {v['number']: v for v in json.loads(place.read_text())} if place.is_file() else {}
+    if new: known[new.number] = asdict(new)
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(json.dumps([known[n] for n in sorted(known)], indent=1))
+    return [Verdict(**known[n]) for n in sorted(known)]
+
+
+def page(verdicts: list[Verdict]) -> str:
+    "The results as a page, one section a target."
+    table = '\n'.join(f'| {v.number} | {v.title} | {v.limit} | {v.found} | {v.word.lower()} |' for v in verdicts)
+    return (f'# Speed and memory\n\nMade by `make bench` on {surroundings.machine()}.\nProcessor seconds are user + system time of a process and its '
+            f'children; figures are medians (least to most).\n\n| | Target | Limit | Found | |\n|---|---|---|---|---|\n{table}\n\n'
+            + '\n\n'.join(v.markdown() for v in verdicts) + '\n')
+
+
+def main() -> int:
+    a, verdicts = options(), []
+    surroundings.need_ffmpeg()
+    clips = surroundings.clips(a.clips)
+    for number in map(int, a.targets.split(',')):
+        say(f'target {number}: {NAMES[number]}')
+        verdicts.append(measured(number, a, clips))
+        print(verdicts[-1].text(), flush=True)
+        a.results.write_text(page(kept(surroundings.CACHE / 'verdicts.json', verdicts[-1])))
+    missed = [str(v.number) for v in verdicts if v.met is False]
+    print(f'targets missed: {", ".join(missed)}' if missed else 'all measured targets are met')
+    return bool(missed)
+
+
+if __name__ == '__main__': sys.exit(main())
