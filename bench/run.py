@@ -6,13 +6,13 @@ The exit code is 0 when every measured target is met, 1 when one is missed.
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import encoding, picking, pipeline, startup, surroundings
-from measure import HERE, say
+from measure import HERE, ROOT, say
 from verdict import Verdict
 
 NAMES = {1: 'stages', 2: 'stage 3 against ffmpeg', 3: 'stage 1 against ffmpeg', 4: 'maths', 5: 'picking', 6: 'length', 7: 'two workers', 8: 'start'}
@@ -55,7 +55,7 @@ def page(verdicts: list[Verdict]) -> str:
     table = '\n'.join(f'| {v.number} | {v.title} | {v.limit} | {v.found} | {v.word.lower()} |' for v in verdicts)
     return (f'# Speed and memory\n\nMade by `make bench` on {surroundings.machine()}.\nProcessor seconds are user + system time of a process and its '
             f'children; figures are medians (least to most).\n\n| | Target | Limit | Found | |\n|---|---|---|---|---|\n{table}\n\n'
-            + '\n\n'.join(v.markdown() for v in verdicts) + '\n')
+            + '\n\n'.join(v.markdown() for v in verdicts) + '\n').replace(f'{ROOT}/', '')
 
 
 def main() -> int:
@@ -64,7 +64,8 @@ def main() -> int:
     clips = surroundings.clips(a.clips)
     for number in map(int, a.targets.split(',')):
         say(f'target {number}: {NAMES[number]}')
-        verdicts.append(measured(number, a, clips))
+        left_out = {5: f', every {a.every}. clip', 6: f', {a.minutes:g} minutes and {a.hd_seconds:g} s of 1080p, once'}
+        verdicts.append(replace(measured(number, a, clips), run=f'--pairs {a.pairs}' + left_out.get(number, '')))
         print(verdicts[-1].text(), flush=True)
         a.results.write_text(page(kept(surroundings.CACHE / 'verdicts.json', verdicts[-1])))
     missed = [str(v.number) for v in verdicts if v.met is False]

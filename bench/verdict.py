@@ -14,6 +14,7 @@ class Verdict:
     sides: list[str]  # what was run
     note: str = ''  # how it was measured
     bound: str = ''  # what takes the time or memory, and so bounds the figure
+    run: str = ''  # with which options: pairs, and what was left out
 
     @property
     def word(self) -> str: return {True: 'MET', False: 'MISSED', None: 'NOT MEASURED'}[self.met]
@@ -22,7 +23,7 @@ class Verdict:
         return '\n'.join([f'{self.number}. {self.title}: {self.word}: {self.found} ({self.limit})', *(f'   {line}' for line in self.lines)])
 
     def markdown(self) -> str:
-        parts = [f'## {self.number}. {self.title}: {self.word.lower()}', f'**{self.found}** ({self.limit})']
+        parts = [f'## {self.number}. {self.title}: {self.word.lower()}', f'**{self.found}** ({self.limit})', *([f'Run with: {self.run}.'] if self.run else [])]
         if self.lines: parts.append('\n'.join(f'- {line}' for line in self.lines))
         if self.note: parts.append(f'{self.note[0].upper()}{self.note[1:]}.')
         if self.bound: parts.append(f'What bounds it: {self.bound}.')

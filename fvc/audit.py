@@ -60,7 +60,7 @@ def split_rows(place: Path,  # the workspace
         raise ValueError(f"{file}: video '{video_id}' is not in the index" + (f"; did you mean '{near[0]}'?" if near else ''))
     return rows.join(index, on='video_id', how='left')
 
-# %% ../nbs/core/19b_audit.ipynb #cae5f7c5
+# %% ../nbs/core/19b_audit.ipynb #8d778a0c
 def audit_leakage(data: str = '',  # the workspace
                   file: str = '',  # a split file; '' for the stored folds
                   ) -> Finding:
@@ -73,7 +73,7 @@ def audit_leakage(data: str = '',  # the workspace
     asked = [*LEAKS.values(), *(['near-duplicate'] if pairs is not None else [])]
     told = ', '.join(f'{kind} {counts.get(kind, 0)}' for kind in asked)
     sizes = f'{rows["video_id"].n_unique()} videos of {rows["group"].n_unique()} groups in {rows["part"].n_unique()} parts'
-    return Finding('leakage', f'{file or "the stored folds"}: {sizes}; shared between two parts: {told}.', leaks, not leaks.height)
+    return Finding('leakage', f'{Path(file).name if file else "the stored folds"}: {sizes}; shared between two parts: {told}.', leaks, not leaks.height)
 
 # %% ../nbs/core/19b_audit.ipynb #bada1fe6
 def metadata_columns(columns: list[str],  # of `metadata_rows`

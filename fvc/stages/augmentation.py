@@ -7,7 +7,7 @@ __all__ = ['SPATIAL', 'TEMPORAL', 'SCHEMA', 'FOLDER', 'Edit', 'between', 'levels
            'saturation', 'noise', 'blur', 'cutout', 'Affine', 'rotation', 'affine', 'Elastic', 'elastic', 'chosen',
            'frame_drop', 'frame_duplicate', 'reverse', 'variants', 'work', 'stage1_augment_videos']
 
-# %% ../../nbs/1_augmentation.ipynb #1b3c92c8
+# %% ../../nbs/1_augmentation.ipynb #35405fe0
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ from ..registry import UnknownName, nearest, parts, register_augmentation
 from ..stage import run_stage
 from ..table import read_table
 from ..transcode import Output, transcode
-from ..viewing import Look, Source, look
+from ..viewing import Look, Source
 
 # %% ../../nbs/1_augmentation.ipynb #dc61adf5
 @dataclass(frozen=True)
