@@ -6,11 +6,12 @@
 __all__ = ['LEAKS', 'AUDITS', 'shared_between_parts', 'split_rows', 'audit_leakage', 'metadata_columns', 'any_opened',
            'shortcut_scores', 'audit_shortcuts', 'plot_shortcuts', 'audit']
 
-# %% ../nbs/core/19b_audit.ipynb #d8842bb7
+# %% ../nbs/core/19b_audit.ipynb #1a14c97b
 import difflib
 from pathlib import Path
 
 import polars as pl
+from tqdm import tqdm
 
 from .config import INDEX, workspace
 from .floors import NUMBERS, WORDS, forest, cross_validate, metadata_floor, metadata_rows
@@ -75,7 +76,7 @@ def audit_leakage(data: str = '',  # the workspace
     sizes = f'{rows["video_id"].n_unique()} videos of {rows["group"].n_unique()} groups in {rows["part"].n_unique()} parts'
     return Finding('leakage', f'{Path(file).name if file else "the stored folds"}: {sizes}; shared between two parts: {told}.', leaks, not leaks.height)
 
-# %% ../nbs/core/19b_audit.ipynb #bada1fe6
+# %% ../nbs/core/19b_audit.ipynb #abc25711
 def metadata_columns(columns: list[str],  # of `metadata_rows`
                      ) -> dict[str, list[str]]:  # 'platform': ['platform_youtube', …]
     "The columns that one thing became."
@@ -91,7 +92,7 @@ def shortcut_scores(place: Path,  # the workspace
     "How well metadata predicts the label, together and column by column; columns with one value are left out."
     rows, columns = metadata_rows(place, opened=any_opened(place))
     scores = {'all metadata': group_bootstrap(cross_validate(forest, rows, columns), 'auc', draws)}
-    for name, own in metadata_columns(columns).items():
+    for name, own in tqdm(metadata_columns(columns).items(), desc='shortcuts', unit='column', delay=2):
         if rows.select(own).unique().height > 1: scores[name] = group_bootstrap(cross_validate(lambda: forest(100), rows, own), 'auc', draws)
     return scores
 

@@ -6,12 +6,13 @@
 __all__ = ['NUMBERS', 'WORDS', 'cross_validate', 'metadata_rows', 'forest', 'metadata_floor', 'majority_floor',
            'permutation_aucs']
 
-# %% ../nbs/core/19_floors.ipynb #e9a4ebff
+# %% ../nbs/core/19_floors.ipynb #d348995b
 from pathlib import Path
 from typing import Callable
 
 import numpy as np
 import polars as pl
+from tqdm import tqdm
 
 from .clips import feature_columns, load_rows
 from .intervals import permuted_labels
@@ -70,7 +71,7 @@ def majority_floor(workspace: Path) -> pl.DataFrame: # predictions
     label, fold = folds['label'].to_numpy(), folds['fold'].to_numpy()
     return folds.with_columns(score=pl.Series([label[fold != k].mean() for k in fold]))
 
-# %% ../nbs/core/19_floors.ipynb #461c55b9
+# %% ../nbs/core/19_floors.ipynb #5ff79370
 def permutation_aucs(rows: pl.DataFrame, # feature rows of all variants, with label, group and fold
                      columns: list[str],
                      draws: int = 200,
@@ -80,7 +81,7 @@ def permutation_aucs(rows: pl.DataFrame, # feature rows of all variants, with la
                     ) -> np.ndarray: # (draws,) AUC, pairs within folds, every video the same weight
     "AUC of a table model under permuted labels; draws for which a fold lacks a class are drawn again."
     make, rng = make or (lambda: get('logistic_regression')), np.random.default_rng(seed)
-    found, tries = [], 0
+    found, tries, bar = [], 0, tqdm(total=draws, desc='permuted labels', unit='draw', delay=2)
     while len(found) < draws:
         tries += 1
         if tries > 20 * draws + 100: raise ValueError('permutations leave folds with one class only: there are too few groups')
@@ -89,5 +90,8 @@ def permutation_aucs(rows: pl.DataFrame, # feature rows of all variants, with la
         if any(len(np.unique(labels[fold != k])) < 2 for k in np.unique(fold)): continue
         pred = cross_validate(make, rows, columns, labels, fold)
         auc = fold_auc(*(pred[c].to_numpy() for c in ('label', 'score', 'fold')))
-        if not np.isnan(auc): found.append(float(auc))
+        if np.isnan(auc): continue
+        found.append(float(auc))
+        bar.update()
+    bar.close()
     return np.array(found)

@@ -7,7 +7,7 @@ __all__ = ['FRAMES', 'SIDE', 'DETAIL', 'DARK', 'VIEWS', 'SETTINGS', 'FINGERPRINT
            'PAIRS', 'ROWS', 'COLUMNS', 'sample_times', 'without_bars', 'detail', 'hash_frame', 'fingerprint',
            'distances', 'different', 'agreement', 'read_hashes', 'candidates', 'near_duplicate_pairs']
 
-# %% ../nbs/core/13d_near_duplicates.ipynb #b1ebf383
+# %% ../nbs/core/13d_near_duplicates.ipynb #61aa7a7a
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +16,7 @@ import imagehash
 import numpy as np
 import polars as pl
 from PIL import Image
+from tqdm import tqdm
 from .frames import pick_frames
 
 # %% ../nbs/core/13d_near_duplicates.ipynb #8a3d72f4
@@ -142,7 +143,7 @@ def _close(left, right, distance) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         near = np.bitwise_count(left[i] ^ right[j]).sum(1, dtype=np.int64) <= distance
         yield i[near], j[near]
 
-# %% ../nbs/core/13d_near_duplicates.ipynb #bdb33d98
+# %% ../nbs/core/13d_near_duplicates.ipynb #cd391dc1
 def candidates(hashes: np.ndarray,  # (frames, views, 4) of all videos
                owner: np.ndarray,   # (frames,) the video each belongs to, ascending
                distance: int = DISTANCE,
@@ -157,7 +158,9 @@ def candidates(hashes: np.ndarray,  # (frames, views, 4) of all videos
                 a, b = owner[start + i], owner[skip + j]
                 found.append(np.unique((np.minimum(a, b)*size + np.maximum(a, b))[a != b]))
         return np.unique(np.concatenate(found))
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool: codes = list(pool.map(block, range(0, len(owner), ROWS)))
+    starts = range(0, len(owner), ROWS)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        codes = list(tqdm(pool.map(block, starts), desc='comparing frames', total=len(starts), unit='block', delay=2))
     codes = np.unique(np.concatenate(codes)) if codes else np.zeros(0, np.int64)
     return np.stack([codes // max(size, 1), codes % max(size, 1)], 1)
 
