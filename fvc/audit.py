@@ -6,8 +6,7 @@
 __all__ = ['LEAKS', 'AUDITS', 'shared_between_parts', 'split_rows', 'audit_leakage', 'metadata_columns', 'any_opened',
            'shortcut_scores', 'audit_shortcuts', 'plot_shortcuts', 'audit']
 
-# %% ../nbs/core/19b_audit.ipynb #1a14c97b
-import difflib
+# %% ../nbs/core/19b_audit.ipynb #402a95c5
 from pathlib import Path
 
 import polars as pl
@@ -18,10 +17,10 @@ from .floors import NUMBERS, WORDS, forest, cross_validate, metadata_floor, meta
 from .integrity import Finding, audit_integrity
 from .intervals import Interval, group_bootstrap
 from .plots import plot_leaderboard
-from .splits import look_alikes, read_parts
+from .splits import look_alikes, read_parts, refuse_unknown
 from .table import read_table
 
-# %% ../nbs/core/19b_audit.ipynb #372e8d51
+# %% ../nbs/core/19b_audit.ipynb #8772a640
 LEAKS = {'video_id': 'source video', 'group': 'group', 'sha256': 'content hash'}
 
 def shared_between_parts(
@@ -38,6 +37,8 @@ def shared_between_parts(
         part = rows.select('video_id', 'part').unique()
         both = pairs.select(video='video_a', video_b='video_b').join(part, left_on='video', right_on='video_id')
         both = both.join(part.rename({'part': 'part_b'}), left_on='video_b', right_on='video_id').filter(pl.col('part') != pl.col('part_b'))
+        turned = both.select(video='video_b', video_b='video', part='part_b', part_b='part')
+        both = pl.concat([both.select(turned.columns), turned]).filter(pl.col('part') < pl.col('part_b'))
         value = pl.format('{} looks like {}', 'video', 'video_b')
         lines.append(both.with_columns(value=value, kind=pl.lit('near-duplicate')).select('value', 'part', 'video', 'part_b', 'video_b', 'kind'))
     found = pl.concat([line.select(pl.all().cast(pl.String)) for line in lines], how='diagonal')
@@ -45,7 +46,7 @@ def shared_between_parts(
         pl.len().alias('shared'), *(pl.col(c).sort_by('value').first() for c in ('value', 'video', 'video_b'))
     ).rename({'video': 'video_a'}).sort('kind', 'part_a', 'part_b')
 
-# %% ../nbs/core/19b_audit.ipynb #55cecb3c
+# %% ../nbs/core/19b_audit.ipynb #33d3949a
 def split_rows(place: Path,  # the workspace
                file: str = '',  # a split of somebody's: JSON, or CSV with video_id and part; '' for the stored folds
                ) -> pl.DataFrame:  # video_id, part, group, sha256
@@ -54,11 +55,8 @@ def split_rows(place: Path,  # the workspace
     if not file:
         folds = read_table(place/'folds.arrow').select('video_id', 'group', part=pl.format('fold {}', 'fold'))
         return folds.join(index.drop('group'), on='video_id', how='left')
-    rows, known = read_parts(file), set(index['video_id'])
-    for video_id in rows['video_id']:
-        if video_id in known: continue
-        near = difflib.get_close_matches(video_id, known, 1)
-        raise ValueError(f"{file}: video '{video_id}' is not in the index" + (f"; did you mean '{near[0]}'?" if near else ''))
+    rows = read_parts(file)
+    refuse_unknown(rows['video_id'], index['video_id'], f'{file}: not in the index')
     return rows.join(index, on='video_id', how='left')
 
 # %% ../nbs/core/19b_audit.ipynb #8d778a0c

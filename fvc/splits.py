@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'LeakageError', 'guard', 'look_alikes', 'Split', 'select_rows', 'guard_split', 'kfold_split', 'holdout_split',
-           'read_parts', 'split_from_file', 'filter_existing_videos', 'assign_groups', 'cut_folds', 'extend_folds',
-           'group_components', 'normalise_title', 'split_by_share', 'stratified_kfold', 'train_val_test_split']
+           'read_parts', 'refuse_unknown', 'split_from_file', 'filter_existing_videos', 'assign_groups', 'cut_folds',
+           'extend_folds', 'group_components', 'normalise_title', 'split_by_share', 'stratified_kfold',
+           'train_val_test_split']
 
-# %% ../nbs/core/13_splits.ipynb #cd3cfc89
+# %% ../nbs/core/13_splits.ipynb #04c87799
 import difflib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -198,7 +199,20 @@ def read_parts(
         raise ValueError(f'{path}: unknown parts {sorted(map(str, unknown))}; known are {list(PARTS)}.')
     return table
 
-# %% ../nbs/core/13_splits.ipynb #24464ce2
+# %% ../nbs/core/13_splits.ipynb #152d48b8
+def refuse_unknown(
+    videos: Iterable[str],  # named somewhere
+    known: Iterable[str],   # that there are
+    where: str,             # who named them, and what they are not
+):
+    "Raise ValueError for the first video that is not known, with the nearest that is."
+    known = set(known)
+    for video_id in videos:
+        if video_id in known: continue
+        near = difflib.get_close_matches(video_id, known, 1)
+        raise ValueError(f"{where}: '{video_id}'" + (f"; did you mean '{near[0]}'?" if near else ''))
+
+
 def split_from_file(
     path: str | Path,     # JSON as `Split.to_json` writes it, or CSV with the columns video_id and part
     folds: pl.DataFrame,  # video_id, group (and hashes) of all labelled videos, to check against
@@ -210,12 +224,7 @@ def split_from_file(
         table = read_parts(path)
         members = {part: tuple(table.filter(pl.col('part') == part)['video_id']) for part in PARTS}
         split = Split(**members, rule=f'file {path.name}')
-    known = set(folds['video_id'])
-    for video_id in (v for part in PARTS for v in getattr(split, part)):
-        if video_id not in known:
-            near = difflib.get_close_matches(video_id, known, 1)
-            hint = f"; did you mean '{near[0]}'?" if near else '.'
-            raise ValueError(f"{path}: video '{video_id}' is not among the labelled videos{hint}")
+    refuse_unknown((v for part in PARTS for v in getattr(split, part)), folds['video_id'], f'{path}: not among the labelled videos')
     guard_split(folds, split)
     return split
 
