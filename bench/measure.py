@@ -3,11 +3,12 @@ import json, os, statistics, subprocess, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 
+from fvc.workers import ENVIRONMENT
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PYTHON = ROOT / '.venv' / 'bin' / 'python'
-ONE_THREAD = dict(os.environ, **dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS', 'POLARS_MAX_THREADS'), '1'),
-                  TQDM_DISABLE='1')
+SURROUNDINGS = dict(os.environ, **ENVIRONMENT, TQDM_DISABLE='1')  # of both sides: what fvc gives its workers
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ def command(words: list,  # program and arguments
             env: dict | None = None) -> Cost:
     "Run a command to its end; raises RuntimeError with its last words when it fails."
     began = time.monotonic()
-    process = subprocess.Popen([str(w) for w in words], env=env or ONE_THREAD, stdin=subprocess.DEVNULL,
+    process = subprocess.Popen([str(w) for w in words], env=env or SURROUNDINGS, stdin=subprocess.DEVNULL,
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     said = process.stderr.read()
     _, status, used = os.wait4(process.pid, 0)
@@ -35,7 +36,7 @@ class Server:
     "A process that has imported its library and then does one thing after the other, saying what each took."
     def __init__(self, library: str,  # fvc, torchcodec, approximate or decord: see serve.py
                  python: Path = PYTHON):
-        self.process = subprocess.Popen([python, HERE / 'serve.py', library], env=ONE_THREAD, stdin=subprocess.PIPE,
+        self.process = subprocess.Popen([python, HERE / 'serve.py', library], env=SURROUNDINGS, stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True)
         self.imported = self._answer()['peak']  # MB
 

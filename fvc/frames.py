@@ -120,7 +120,7 @@ def iter_frames(
     "Stream the frames of a video in display order; VideoError where it is none or is damaged."
     return FrameStream(path, size, pixel_format, step, allow_partial, deinterlace, threads, first)
 
-# %% ../nbs/core/04_frames.ipynb #4b23dbad
+# %% ../nbs/core/04_frames.ipynb #c381a60f
 EXACT_CODECS = 'h264', 'hevc', 'vp8', 'vp9', 'av1', 'libdav1d'
 HELD = 16 << 20, 5000  # bytes and packets up to which all packets stay in memory between looking and decoding
 JUMP = 4  # packets that are cheaper to decode than to jump over
@@ -145,11 +145,13 @@ def in_order(
     packets: list[av.Packet]  # of MPEG-4 part 2
 ) -> bool:
     "Whether each packet holds one picture that is not bidirectional (ISO/IEC 14496-2, 6.2.5), so that none is reordered."
-    for packet in packets:
-        coded = bytes(packet)
-        at = coded.find(PICTURE)
-        if at < 0 or len(coded) < at + LEAST or coded[at + 4] >> 6 == 2 or coded.find(PICTURE, at + 4) > 0: return False
-    return bool(packets)
+    coded = np.frombuffer(b''.join(packets), np.uint8)
+    ends = np.cumsum([packet.size for packet in packets])
+    at = np.flatnonzero(coded[:-1] == PICTURE[-1])  # where the codes that begin pictures may end
+    at = at[at > 2]
+    at = at[(coded[at - 1] == PICTURE[2]) & (coded[at - 2] == PICTURE[1]) & (coded[at - 3] == PICTURE[0])]
+    if not np.array_equal(np.searchsorted(ends, at, 'right'), np.arange(len(ends))): return False
+    return bool(len(ends) and (ends - at >= LEAST - 3).all() and (coded[at + 1] >> 6 != 2).all())
 
 # %% ../nbs/core/04_frames.ipynb #1d5e9986
 class Supply:
@@ -218,9 +220,21 @@ def _chooser(name: str, n, indices, times) -> Callable[[np.ndarray], np.ndarray]
         raise VideoError(f'{name} has {len(shown)} frames; frame {asked.max()} was asked for')
     return choose
 
-# %% ../nbs/core/04_frames.ipynb #00795600
+# %% ../nbs/core/04_frames.ipynb #5956bca0
+def _stacked(
+    images: Iterator[np.ndarray],  # of one shape
+    rows: np.ndarray  # (n,) which of them stands in each row
+) -> np.ndarray:  # (n, ...)
+    "Copy images into one array as they come, so that of what is decoded only one is held beside the result."
+    stack = None
+    for number, image in enumerate(images):
+        if stack is None: stack = np.empty((len(rows), *image.shape), image.dtype)
+        stack[rows == number] = image
+    return stack
+
 def _picked(images: dict, indices: np.ndarray, shown: np.ndarray, damage: str = '') -> Picked:
-    return Picked(np.stack([images[i] for i in indices.tolist()]), shown[indices], indices, len(shown), damage)
+    wanted, rows = np.unique(indices, return_inverse=True)
+    return Picked(_stacked((images[i] for i in wanted.tolist()), rows), shown[indices], indices, len(shown), damage)
 
 def _pick_held(path: Path, container, stream, choose: Callable, options: tuple, held: list, guess: np.ndarray) -> Picked | None:
     "Pick by decoding all held packets, the file open as it is; None where that does not settle it."
@@ -234,7 +248,7 @@ def _pick_held(path: Path, container, stream, choose: Callable, options: tuple, 
     except VideoError: return None
     return _picked(images, indices, np.array(shown)) if images.keys() >= set(indices.tolist()) else None
 
-# %% ../nbs/core/04_frames.ipynb #7cdc52ff
+# %% ../nbs/core/04_frames.ipynb #e7030fbc
 def _pick_by_groups(path: Path, choose: Callable, options: tuple, threads: int) -> tuple[Picked | None, np.ndarray]:
     "Pick through the timeline: the result, or None where it cannot be relied upon, and the times of the frames in seconds."
     with open_video(path, threads) as (container, stream):
@@ -248,11 +262,11 @@ def _pick_by_groups(path: Path, choose: Callable, options: tuple, threads: int) 
         if not (trusted and exact_timeline(container, stream, line)):
             return (_pick_held(path, container, stream, choose, options, held, shown) if held else None), shown
         indices, pictures = choose(shown), Pictures(stream, *options)
-        wanted = np.unique(indices)
+        wanted, rows = np.unique(indices, return_inverse=True)
         frames = _by_groups(Supply(container, stream, line, held), wanted)
-        try: images = {i: pictures(frame) for i, frame in zip(wanted.tolist(), frames)}
+        try: images = _stacked(map(pictures, frames), rows)
         except (Astray, av.FFmpegError): return None, shown  # a straight decode settles what is wrong
-    return _picked(images, indices, shown), shown
+    return Picked(images, shown[indices], indices, len(shown)), shown
 
 # %% ../nbs/core/04_frames.ipynb #7b3f40ec
 def _pick_straight(

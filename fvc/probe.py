@@ -7,7 +7,7 @@ __all__ = ['IMPOSTORS', 'CONTAINERS', 'MAX_PIXELS', 'PICTURES', 'ASIDE', 'NO_PTS
            'missing_bytes', 'impostor', 'video_stream', 'open_video', 'Timeline', 'is_shown', 'timeline', 'Probe',
            'display_size', 'probe']
 
-# %% ../nbs/core/03_probe.ipynb #64e2ed5f
+# %% ../nbs/core/03_probe.ipynb #353388bb
 import os, re
 from array import array
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 import av.logging
 import numpy as np
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 
 # %% ../nbs/core/03_probe.ipynb #b109cd41
 class VideoError(ValueError):
@@ -109,7 +109,7 @@ def video_stream(
     filmed = [s for s in moving if s.codec_context.name not in PICTURES]  # a picture beside a film is its cover
     return next(iter(filmed or moving or streams), None)
 
-# %% ../nbs/core/03_probe.ipynb #674d6d82
+# %% ../nbs/core/03_probe.ipynb #753257ee
 @contextmanager
 def open_video(
     path: str | os.PathLike,  # the file; any name will do, it is never taken for a URL or a pattern
@@ -132,6 +132,8 @@ def open_video(
         if min(codec.width, codec.height) < 1: raise VideoError(f'{path.name} has a video stream without a picture size')
         if codec.width * codec.height > MAX_PIXELS:
             raise VideoError(f'{path.name} announces {codec.width}x{codec.height} pixels; {MAX_PIXELS:,} are allowed')
+        for other in container.streams:
+            if other.index != stream.index: other.discard = Discard.all  # the demuxer need not read what is not looked at
         codec.options = dict(max_pixels=str(MAX_PIXELS))
         codec.thread_count, codec.thread_type = threads, 'AUTO'
         yield container, stream
