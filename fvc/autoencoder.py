@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TICKS', 'load_autoencoder', 'redraw', 'autoencode']
 
-# %% ../nbs/core/05b_autoencoder.ipynb #1e16fe9b
+# %% ../nbs/core/05b_autoencoder.ipynb #a8b38c72
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import av
 import numpy as np
 
 from .frames import iter_frames
-from .table import atomic_path
+from .table import atomic_path, file_sha256
 from .transcode import Written
 from .weights import MissingWeights
 
@@ -42,7 +42,7 @@ def redraw(vae, # from `load_autoencoder`
     with torch.inference_mode(): y = vae.decode(vae.encode(x).latent_dist.mode()).sample[..., :height, :width]
     return ((y + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
-# %% ../nbs/core/05b_autoencoder.ipynb #704ebf43
+# %% ../nbs/core/05b_autoencoder.ipynb #01c6ab01
 TICKS = 90_000  # of the written clock, a second
 
 def autoencode(source: Path, target: Path,
@@ -66,7 +66,7 @@ def autoencode(source: Path, target: Path,
                 out.mux(stream.encode(picture))
         out.mux(stream.encode())
     step = (times[-1] - times[0]) / max(1, len(times) - 1) or 1 / 30
-    return Written(Path(target), len(times), *size, 1 / step, Path(target).stat().st_size, len(times) * step)
+    return Written(Path(target), len(times), *size, 1 / step, Path(target).stat().st_size, file_sha256(target), len(times) * step)
 
 # %% ../nbs/core/05b_autoencoder.ipynb #e4ca5af8
 def _batches(frames, size):

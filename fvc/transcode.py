@@ -6,7 +6,7 @@
 __all__ = ['KEY_EVERY', 'X264', 'HELD_BYTES', 'SPILL_BUFFER', 'RECORD', 'PIXELS_A_PASS', 'Output', 'Written', 'open_stream',
            'transcode']
 
-# %% ../nbs/core/05_transcode.ipynb #00f832b0
+# %% ../nbs/core/05_transcode.ipynb #328208ee
 import os, struct, tempfile
 from collections import deque
 from collections.abc import Callable, Collection
@@ -16,10 +16,10 @@ from pathlib import Path
 import av
 import numpy as np
 from .probe import VideoError
-from .table import atomic_path
+from .table import atomic_path, file_sha256
 from .viewing import Chain, Look, Source
 
-# %% ../nbs/core/05_transcode.ipynb #57586067
+# %% ../nbs/core/05_transcode.ipynb #e5ac9c68
 @dataclass(frozen=True)
 class Output:
     "One copy to be written."
@@ -40,6 +40,7 @@ class Written:
     height: int
     fps: float  # mean rate
     bytes: int
+    sha256: str  # of the file
     duration: float  # seconds
 
 # %% ../nbs/core/05_transcode.ipynb #f9f5c8e8
@@ -141,7 +142,7 @@ class _Encoder(_Encoder):
             held, last = (pts, key, coded), pts
         if not self.output.reverse: yield held[0], self.end - held[0], *held[1:]
 
-# %% ../nbs/core/05_transcode.ipynb #27a34416
+# %% ../nbs/core/05_transcode.ipynb #9aa7c325
 class _Encoder(_Encoder):
     def finish(self) -> Written:
         "Write the MP4, let go of the encoder, and say what came of it."
@@ -158,7 +159,8 @@ class _Encoder(_Encoder):
         size, seconds = (self.stream.width, self.stream.height), float(self.end * self.source.tick)
         self.container.close()
         self.container = self.stream = self.chain = None
-        return Written(Path(self.output.path), self.count, *size, self.count / seconds, self.path.stat().st_size, seconds)
+        return Written(Path(self.output.path), self.count, *size, self.count / seconds, self.path.stat().st_size,
+                       file_sha256(self.path), seconds)
 
 # %% ../nbs/core/05_transcode.ipynb #de4d6c7c
 PIXELS_A_PASS = 11_000_000  # pixels of all frames that are being encoded side by side: ten 720p or five 1080p copies

@@ -1,6 +1,7 @@
 """Training as users start it: papermill on a model's notebook, the command, two runs of the same thing."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,21 @@ def test_rows_in_are_rows_out(corpus):
         assert set(table['video_id']) == set(index['video_id'])
         assert table.filter(pl.col('status') == 'ok').group_by('video_id').len()['len'].unique().to_list() == [per_video]
         assert table.filter(pl.col('status') != 'ok')['reason'].is_not_null().all()
+
+
+def test_the_audit_finds_a_copy_that_changed_without_changing_its_size(corpus, tmp_path):
+    from fvc.integrity import audit_integrity
+    place = shutil.copytree(corpus, tmp_path / 'w')
+    assert audit_integrity(str(place)).sound
+    changed = [read_table(place / table).filter(pl.col('status') == 'ok', pl.col('variant') != 'original')['path'][0]
+               for table in ('augmented_videos/augmented_metadata.arrow', 'scaled_videos/scaled_metadata.arrow')]
+    for path in changed:
+        data = bytearray((place / path).read_bytes())
+        data[len(data) // 2] ^= 1
+        (place / path).write_bytes(data)
+    found = audit_integrity(str(place))
+    assert sorted(found.table['file']) == sorted(changed) and not found.sound
+    assert found.table['wrong'].str.contains('SHA-256').all()
 
 
 def test_an_executed_notebook_shows_its_plots(tmp_path):

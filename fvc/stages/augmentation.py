@@ -184,9 +184,9 @@ def variants(
     turns = [(kinds[n % len(kinds)], n // len(kinds) + 1) for n in range(count)]
     return {kind if turn == 1 else f'{kind}_{turn}': kind for kind, turn in turns}
 
-# %% ../../nbs/1_augmentation.ipynb #4b4c6e1e
+# %% ../../nbs/1_augmentation.ipynb #5531fa76
 SCHEMA = dict(kind=pl.String, params=pl.String, prefix=pl.Boolean, frames=pl.Int64, width=pl.Int64, height=pl.Int64, fps=pl.Float64,
-              duration=pl.Float64, bytes=pl.Int64)
+              duration=pl.Float64, bytes=pl.Int64, sha256=pl.String)
 FOLDER = 'augmented_videos'
 
 def work(
@@ -199,7 +199,7 @@ def work(
     (row,), config, home = item['rows'], item['config'], Path(item['workspace'])
     source, folder = home/row['path'], Path(FOLDER)/item['video_id']
     rows = [dict(variant='original', kind='original', params='{}', path=row['path'], status='ok', reason=row.get('reason'), **{
-        name: row[name] for name in ('frames', 'width', 'height', 'fps', 'duration', 'bytes')})]
+        name: row[name] for name in ('frames', 'width', 'height', 'fps', 'duration', 'bytes', 'sha256')})]
     def copies(seen: Look) -> list[Output]:
         outputs = []
         for variant, kind in variants(config['num_augmentations'], config['kinds']).items():

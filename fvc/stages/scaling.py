@@ -29,7 +29,7 @@ def scaled_size(width: int, height: int, # as displayed, pixels
     factor = target / (max if scale_by == 'longest' else min)(width, height)
     return tuple(max(2, 2 * round(side * factor / 2)) for side in (width, height))
 
-# %% ../../nbs/3_scaling.ipynb #568e15a2
+# %% ../../nbs/3_scaling.ipynb #61692c5c
 @cache
 def _vae(name):
     "The autoencoder, loaded once a worker; imported only when it is used, since it brings PyTorch."
@@ -54,7 +54,8 @@ def scale_video(source: Path, target: Path, config: dict,
         made = _redrawn(source, target, fit(seen.width, seen.height), config, first)
     before, after = max(seen.width, seen.height), max(made.width, made.height)
     return dict(original_width=seen.width, original_height=seen.height, width=made.width, height=made.height, frames=made.frames,
-                fps=made.fps, duration=made.duration, bytes=made.bytes, is_upscaled=after > before, is_downscaled=after < before)
+                fps=made.fps, duration=made.duration, bytes=made.bytes, sha256=made.sha256,
+                is_upscaled=after > before, is_downscaled=after < before)
 
 # %% ../../nbs/3_scaling.ipynb #d6ee7d8d
 def work(item: dict) -> list[dict]:
@@ -68,9 +69,9 @@ def work(item: dict) -> list[dict]:
         else: rows.append(dict(about, path=str(path), status='ok', **made))
     return rows
 
-# %% ../../nbs/3_scaling.ipynb #25c76fca
+# %% ../../nbs/3_scaling.ipynb #e5fb5210
 SCHEMA = dict(prefix=pl.Boolean, original_width=pl.Int32, original_height=pl.Int32, width=pl.Int32, height=pl.Int32, frames=pl.Int32, fps=pl.Float64,
-              duration=pl.Float64, bytes=pl.Int64, is_upscaled=pl.Boolean, is_downscaled=pl.Boolean)
+              duration=pl.Float64, bytes=pl.Int64, sha256=pl.String, is_upscaled=pl.Boolean, is_downscaled=pl.Boolean)
 
 def stage3_scale_videos(data: str = '', # the workspace
                         overrides: str | list[str] = '', # e.g. 'stages.scaling.target_size=320'
