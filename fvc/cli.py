@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     _command(commands, 'status', 'what the workspace holds', as_json=True)
     return top
 
-# %% ../nbs/core/25_cli.ipynb #75c941ba
+# %% ../nbs/core/25_cli.ipynb #7c92d4de
 def _sort_words(words): return [w for w in words if '=' not in w], [w for w in words if '=' in w]
 
 def _parse(argv):
@@ -98,8 +98,8 @@ def _parse(argv):
 
 def _file_words(file):
     "A YAML file of settings as key=value words, which later words overrule."
-    from fvc.config import _flat, _read_yaml
-    return [f'{key}={json.dumps(value)}' for key, value in _flat(_read_yaml(file))]
+    from fvc.config import flattened, read_yaml
+    return [f'{key}={json.dumps(value)}' for key, value in flattened(read_yaml(file))]
 
 # %% ../nbs/core/25_cli.ipynb #62adf921
 def _print(rows, a):
@@ -142,15 +142,15 @@ def _train(a):
     _print([dict(notebook=o.task.output.name, state=o.state, note=o.note) for o in outcomes], a)
     return 1 if any(o.state == 'failed' for o in outcomes) else 0
 
-# %% ../nbs/core/25_cli.ipynb #a3755ef2
+# %% ../nbs/core/25_cli.ipynb #00ca2df8
 def _compare(a):
     from fvc.report import compare_runs
     _print([compare_runs(*a.runs, data=a.data)], a)
 
 def _models(a):
-    from fvc.config import _flat, compose
+    from fvc.config import compose, flattened
     from fvc.registry import list_models
-    if a.keys: _print([dict(key=k, default=json.dumps(v)) for k, v in _flat(compose(a.keys).to_dict())], a)
+    if a.keys: _print([dict(key=k, default=json.dumps(v)) for k, v in flattened(compose(a.keys).to_dict())], a)
     else: _print(list_models(a.task), a)
 
 # %% ../nbs/core/25_cli.ipynb #73919223

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['sound_part', 'usable_frames']
 
-# %% ../nbs/core/04a_damage.ipynb #4cbb4d8d
+# %% ../nbs/core/04a_damage.ipynb #ea151603
 import os
 from pathlib import Path
-from .frames import DamagedVideo, _straight
+from .frames import DamagedVideo, straight_decode
 from .probe import open_video
 
-# %% ../nbs/core/04a_damage.ipynb #27301eb4
+# %% ../nbs/core/04a_damage.ipynb #f855e2af
 def sound_part(
     path: str | os.PathLike  # a video
 ) -> tuple[int, float, str]:  # frames before the damage, the seconds they last, and what is damaged ('' when the video is whole)
@@ -20,7 +20,7 @@ def sound_part(
     with open_video(path) as (container, stream):
         rate = float(stream.average_rate or stream.guessed_rate or 25)
         try:
-            for count, (end, _) in enumerate(_straight(Path(path), container, stream), 1):
+            for count, (end, _) in enumerate(straight_decode(Path(path), container, stream), 1):
                 if count == 1: start = end
         except DamagedVideo as error:
             if not count: raise

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['make_split', 'launch', 'run_fold']
 
-# %% ../nbs/core/19_experiment.ipynb #cce8bd23
+# %% ../nbs/core/19_experiment.ipynb #55616e9b
 import json, os, shlex, shutil, subprocess, sys, time
 from collections import deque
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from .checks import check_model
-from .config import RunConfig, _flat, canonical_hash, project_root, workspace
+from .config import RunConfig, canonical_hash, flattened, project_root, workspace
 from .figures import save_fold_figures
 from .fitting import FITS
 from .intervals import permuted_folds
@@ -126,14 +126,14 @@ def _finished(folder, cfg, about):
         raise StaleConfiguration(f'{folder} was trained on another split: give this run another --name, or remove the folder')
     return (folder/'metadata.json').is_file()
 
-# %% ../nbs/core/19_experiment.ipynb #5c4c0edf
+# %% ../nbs/core/19_experiment.ipynb #3f3762ab
 @contextmanager
 def _tracker(folder, place, run, fold, spec, cfg, about):
     "The fold's own metrics file, and the same in MLflow; a failed fold is marked so there."
     ml = None
     if cfg.experiment.mlflow:
         known = json.loads((folder/'mlflow.json').read_text())['run_id'] if (folder/'mlflow.json').is_file() else ''
-        ml = MLflowTracker(place, run_name=f'{run}/fold_{fold}', run_id=known, params={k: str(v) for k, v in _flat(cfg.to_dict())},
+        ml = MLflowTracker(place, run_name=f'{run}/fold_{fold}', run_id=known, params={k: str(v) for k, v in flattened(cfg.to_dict())},
                            tags=dict(fold=fold, model_type=spec.name, git_commit=git_commit(), data_hash=about['data'], run=run))
         write_json(folder/'mlflow.json', dict(run_id=ml.run_id))
     try: yield ExperimentTracker(folder, mlflow=ml)

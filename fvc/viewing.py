@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ONE_FOR_ONE', 'Chain', 'even_size', 'matrix_number', 'viewing_filters', 'Look', 'Source', 'look']
 
-# %% ../nbs/core/04b_viewing.ipynb #1d477ae3
+# %% ../nbs/core/04b_viewing.ipynb #ca3fb426
 import os, re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 import av
 import av.filter
-from .frames import _straight
+from .frames import straight_decode
 from .pictures import ColorRange, colours, orientation
 from .probe import display_size, open_video
 
@@ -127,13 +127,13 @@ class Source:
             held.duration = round(ending / self.tick) or round(1 / self.rate / self.tick)
             yield held
 
-# %% ../nbs/core/04b_viewing.ipynb #657e9661
+# %% ../nbs/core/04b_viewing.ipynb #989afd2c
 class Source(Source):
     def _viewed(self, container, stream):
         "Upright, progressive frames; times in seconds become `pts` in ticks."
         key, chain, size, combed, tick = None, None, None, False, float(self.tick)
         aspect = stream.sample_aspect_ratio
-        for moment, frame in _straight(self.path, container, stream, self.first):
+        for moment, frame in straight_decode(self.path, container, stream, self.first):
             combed, self.ending = combed or frame.interlaced_frame, frame.duration
             frame.pts, frame.time_base = round(moment / tick), self.tick
             now = frame.width, frame.height, frame.format.name, frame.color_range, frame.colorspace, combed
