@@ -6,14 +6,14 @@
 __all__ = ['FEATURES', 'Feature', 'feature_names', 'blockiness', 'signal_features', 'frame_features', 'cut_strength',
            'video_features', 'codec_features']
 
-# %% ../nbs/core/06_forensics.ipynb #8333695c
+# %% ../nbs/core/06_forensics.ipynb #c7f1a1b3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from .forensic_maps import BLOCK, block_maps, clustering, content_box, dispersion, edge_lines, median, shortfall, tile_logs, unexplained
+from .forensic_maps import BLOCK, block_maps, clustering, content_box, dispersion, edge_lines, median, quantile, shortfall, tile_logs, unexplained
 
 # %% ../nbs/core/06_forensics.ipynb #3067c421
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def blockiness(
         inside.append((left + right) / 2)
     return float(np.log((sum(edge) / 2 + 0.1) / (sum(inside) / 2 + 0.1)))
 
-# %% ../nbs/core/06_forensics.ipynb #b1861fbf
+# %% ../nbs/core/06_forensics.ipynb #84047c81
 def signal_features(
     maps: dict[str, np.ndarray],  # of `block_maps`
     logs: dict[str, np.ndarray],  # of `tile_logs`
@@ -94,7 +94,7 @@ def signal_features(
     mid, high = (unexplained(logs[band], [logs['dct_low']]) for band in ('dct_mid', 'dct_high'))
     blur = unexplained(logs['fine'], [logs['broad'], logs['mean']])
     return {
-        'noise_level': float(np.log(np.quantile(maps['noise'], 0.1) + 0.05)),
+        'noise_level': float(np.log(quantile(maps['noise'], 0.1) + 0.05)),
         'noise_correlation': median(maps['lag'] / (maps['power'] + 1.0)),
         'noise_dispersion': dispersion(noise),
         'noise_clustering': clustering(noise),
