@@ -70,8 +70,8 @@ def judged(rows: list, odd: list, wrong: list, clips: int, repeats: int) -> Verd
                    f'median {middle:.2f}, largest {worst:.2f}, {len(wrong)} clips with other pixels', middle <= 1 and worst <= 1.3 and not wrong,
                    lines, [f'{name}: {text}' for name, text in SIDES],
                    'processor time of the call alone, in processes that have imported their library; the file is in the page cache',
-                   'all three decode with libavcodec; fvc decodes less (of H.264 only what the wanted frames depend on), but walks through the '
-                   'packets in Python, which shows on small pictures and many packets')
+                   'all three decode with libavcodec; fvc decodes less (of H.264 only what the wanted frames depend on), and reads the index of files whose frames are in order; else it walks through the '
+                   'packets in Python, which shows on small pictures')
 
 
 def picking(clips: list[Path], python: Path, repeats: int, every: int = 1, servers: Callable = Server) -> Verdict:

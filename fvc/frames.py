@@ -6,7 +6,7 @@
 __all__ = ['HELD', 'uniform_sample_indices', 'Frame', 'DamagedVideo', 'straight_decode', 'FrameStream', 'iter_frames', 'Picked',
            'pick_frames']
 
-# %% ../nbs/core/04_frames.ipynb #b5229f62
+# %% ../nbs/core/04_frames.ipynb #7cafcf97
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 import av
 import numpy as np
-from .packets import Astray, Supply, decode_groups, exact_timeline, in_order
+from .packets import Astray, Supply, decode_groups, exact_timeline, in_order, indexed_timeline
 from .pictures import Pictures
 from .probe import NO_PTS, VideoError, missing_bytes, open_video, timeline
 
@@ -175,15 +175,16 @@ def _pick_held(path: Path, container, stream, choose: Callable, options: tuple, 
     except VideoError: return None
     return _picked(images, indices, np.array(shown)) if images.keys() >= set(indices.tolist()) else None
 
-# %% ../nbs/core/04_frames.ipynb #b174c2fa
+# %% ../nbs/core/04_frames.ipynb #388f29ce
 def _pick_by_groups(path: Path, choose: Callable, options: tuple, threads: int) -> tuple[Picked | None, np.ndarray]:
     "Pick through the timeline: the result, or None where it cannot be relied upon, and the times of the frames in seconds."
     with open_video(path, threads) as (container, stream):
-        held = []
-        line = timeline(container, stream, held, *HELD)
-        trusted = stream.codec_context.name != 'mpeg4' or in_order(held)
-        if trusted and container.format.name == 'avi' and held:
-            line = replace(line, pts=np.array([NO_PTS if p.dts is None else p.dts for p in held], np.int64))
+        held, line, trusted = [], indexed_timeline(container, stream, HELD[0]), True
+        if line is None:
+            line = timeline(container, stream, held, *HELD)
+            trusted = stream.codec_context.name != 'mpeg4' or in_order(b''.join(held), [p.size for p in held])
+            if trusted and container.format.name == 'avi' and held:
+                line = replace(line, pts=np.array([NO_PTS if p.dts is None else p.dts for p in held], np.int64))
         shown = line.times * float(stream.time_base)
         if missing_bytes(path): return None, shown
         if not (trusted and exact_timeline(container, stream, line)):
