@@ -6,13 +6,11 @@
 __all__ = ['BLOCK', 'TILES', 'content_box', 'quantile', 'median', 'edge_lines', 'block_maps', 'plain_maps', 'tile_logs',
            'unexplained', 'dispersion', 'clustering', 'shortfall']
 
-# %% ../nbs/core/06_forensic_maps.ipynb #cf7c7d97
+# %% ../nbs/core/06_forensic_maps.ipynb #bdb01bd8
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from scipy.fft import dctn
-from scipy.ndimage import correlate
 
 # %% ../nbs/core/06_forensic_maps.ipynb #5db448e8
 BLOCK = 8    # side of a codec's transform block, pixels
@@ -154,11 +152,13 @@ def block_maps(
         maps[name] = _area_mean(np.multiply(edges, edges, out=edges), maps['mean'].shape)
     return maps
 
-# %% ../nbs/core/06_forensic_maps.ipynb #622e517d
+# %% ../nbs/core/06_forensic_maps.ipynb #5c885304
 def plain_maps(
     luma: np.ndarray,  # as for `block_maps`
 ) -> dict[str, np.ndarray]:  # the same maps, float64
     "`block_maps` written as its formulas read: slow, for tests and benchmarks."
+    from scipy.fft import dctn  # here, so that workers need not load it
+    from scipy.ndimage import correlate
     image, rows, columns = luma.astype(float), luma.shape[0] // BLOCK, luma.shape[1] // BLOCK
     second, binomial = np.array([1., -2, 1]), np.array([1., 4, 6, 4, 1]) / 16
     laplace = np.array([[0., 1, 0], [1, -4, 1], [0, 1, 0]])
