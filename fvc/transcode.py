@@ -6,17 +6,17 @@
 __all__ = ['KEY_EVERY', 'X264', 'HELD_BYTES', 'SPILL_BUFFER', 'RECORD', 'PIXELS_A_PASS', 'Output', 'Written', 'open_stream',
            'transcode']
 
-# %% ../nbs/core/05_transcode.ipynb #328208ee
+# %% ../nbs/core/05_transcode.ipynb #a275ef38
 import os, struct, tempfile
 from collections import deque
 from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 import av
 import numpy as np
 from .probe import VideoError
-from .table import atomic_path, file_sha256
+from .table import DISK, CannotWrite, atomic_path, file_sha256
 from .viewing import Chain, Look, Source
 
 # %% ../nbs/core/05_transcode.ipynb #e5ac9c68
@@ -162,11 +162,19 @@ class _Encoder(_Encoder):
         return Written(Path(self.output.path), self.count, *size, self.count / seconds, self.path.stat().st_size,
                        file_sha256(self.path), seconds)
 
-# %% ../nbs/core/05_transcode.ipynb #de4d6c7c
+# %% ../nbs/core/05_transcode.ipynb #d4fe61e7
+@contextmanager
+def _writing():
+    "What cannot be read is a VideoError by now; what the system still complains of is what cannot be written."
+    try: yield
+    except OSError as e:
+        if e.errno not in DISK: raise
+        raise CannotWrite(e.errno, e.strerror, *[e.filename] * bool(e.filename)) from e
+
 PIXELS_A_PASS = 11_000_000  # pixels of all frames that are being encoded side by side: ten 720p or five 1080p copies
 
 def _one_pass(source: Source, share: Callable[[av.VideoFrame], list[Output]], indices: Collection[int] | None) -> list[Written]:
-    with ExitStack() as stack:
+    with ExitStack() as stack, _writing():
         encoders = None
         for index, frame in enumerate(source):
             if encoders is None: encoders = [_Encoder(output, source, frame, stack) for output in share(frame)]

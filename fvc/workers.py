@@ -6,7 +6,7 @@
 __all__ = ['FULL', 'PASSING', 'ENVIRONMENT', 'SERVE', 'START_LIMIT', 'STARTS', 'DiskFull', 'is_caused_by', 'settled', 'cores',
            'Spent', 'process']
 
-# %% ../nbs/core/13e_workers.ipynb #dadf2e4e
+# %% ../nbs/core/13e_workers.ipynb #1c47ac26
 import ctypes, errno, math, os, resource, signal, socket, subprocess, sys, time, traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from .table import CannotWrite
 
 # %% ../nbs/core/13e_workers.ipynb #69ff01ef
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -37,7 +38,7 @@ def settled(error: Exception, # raised for one row
     if is_caused_by(error, FULL) or is_caused_by(error, PASSING) and item.get('attempt', 2) == 1: raise error
     return ' '.join(str(error).split())
 
-# %% ../nbs/core/13e_workers.ipynb #e4948e32
+# %% ../nbs/core/13e_workers.ipynb #cfb0e57c
 ENVIRONMENT = dict(
     OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1', MKL_NUM_THREADS='1', POLARS_MAX_THREADS='1',
     MALLOC_MMAP_THRESHOLD_=str(32 << 20), MALLOC_TRIM_THRESHOLD_=str(64 << 20))  # the C library keeps the memory of a frame for the next
@@ -60,11 +61,12 @@ def _serve(pipe: int, memory_limit: float):
     except (EOFError, BrokenPipeError, ConnectionResetError): return  # the parent is gone
 
 def _attempt(function, item, memory_limit):
-    "One video's rows, or what went wrong: `failed` for good, `again` for what may pass, `full` for a full disk."
+    "One video's rows, or what went wrong: `failed` for good, `again` for what may pass, `full` and `unwritable` for the disk."
     try: return 'ok', function(item)
     except MemoryError: return 'again', f'needs more than {memory_limit:g} GiB of memory'
     except Exception as e:
         if is_caused_by(e, FULL): return 'full', _sentence(e)
+        if isinstance(e, CannotWrite): return 'unwritable', _sentence(e)
         return 'again' if is_caused_by(e, PASSING) else 'failed', _sentence(e)
 
 # %% ../nbs/core/13e_workers.ipynb #4a976adb
@@ -165,7 +167,7 @@ class Spent:
     cpu: float  # seconds of the worker's processor
     wall: float  # seconds
 
-# %% ../nbs/core/13e_workers.ipynb #bef3235c
+# %% ../nbs/core/13e_workers.ipynb #dd5973f0
 def process(work: Callable[[dict], list[dict]], # rows of one video
             items: Iterable[dict],
             workers: int = 0, # processes; 0: one a core
@@ -173,7 +175,7 @@ def process(work: Callable[[dict], list[dict]], # rows of one video
             memory_limit: float = 4.0, # GiB for one worker
             heed: Callable[[], AbstractContextManager] = nullcontext, # around waiting, where a signal may raise
            ) -> Iterator[tuple[dict, str, list[dict] | str, Spent]]: # item, 'ok' or 'failed', rows or reason, what it took
-    "Run `work` on every item in worker processes; raises `DiskFull`, and `RuntimeError` when no worker can start."
+    "Run `work` on every item in worker processes; raises `DiskFull`, `CannotWrite`, and `RuntimeError` when no worker can start."
     import cloudpickle
     fresh, again, code = iter(items), deque(), cloudpickle.dumps(work)
     pool = [_Worker(code, memory_limit, time_limit) for _ in range(workers or cores())]
@@ -191,7 +193,7 @@ def process(work: Callable[[dict], list[dict]], # rows of one video
     finally:
         for worker in pool: worker.end()
 
-# %% ../nbs/core/13e_workers.ipynb #da3df95e
+# %% ../nbs/core/13e_workers.ipynb #9d275c77
 def _heard(worker, said, again):
     "Draw the consequences of an answer; yield it if it is final."
     (verdict, answer, cpu), item, wall = said, worker.item, time.monotonic() - worker.began
@@ -199,5 +201,6 @@ def _heard(worker, said, again):
     if verdict == 'full': raise DiskFull(f'the disk is full ({answer}): free space and run again, what is done is kept')
     if verdict not in ('ok', 'failed'): worker.renew()
     if verdict == 'unready': worker.give(item)
-    elif verdict in ('died', 'again') and item['attempt'] == 1: again.append(dict(item, attempt=2))
+    elif verdict in ('died', 'again', 'unwritable') and item['attempt'] == 1: again.append(dict(item, attempt=2))
+    elif verdict == 'unwritable': raise CannotWrite(f'the disk cannot be written ({answer}): see to it and run again, what is done is kept')
     else: yield item, 'ok' if verdict == 'ok' else 'failed', answer, Spent(cpu or wall, wall)

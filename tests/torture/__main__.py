@@ -68,6 +68,7 @@ def torture(a, folder, tell):
     if 'disk' in parts:
         counts['ends on a full disk, by stage'] = disk.full_disks(place, a.disks, a.seed, tell)[0]
         counts['errors put in'] = disk.failing(place, folder, a.disks + 4, a.seed, tell)[0]
+        counts['writes that fail inside libav'] = disk.unwritable(place, folder, a.disks, a.seed, tell)[0]
         counts['unreadable video'] = 'failed row with its reason' if not disk.unreadable(place, tell) else 'LOSS'
     if 'stops' in parts:
         counts['signals'] = together.stops(place, folder, a.stops, a.seed, tell)[0]

@@ -85,6 +85,31 @@ def failing(world, folder, count, seed, tell):
     return {f'{a} in the {r}': n for (a, r), n in hits.items()}, lost
 
 
+def unwritable(world, folder, count, seed, tell):
+    "EIO on writes inside libav: a run ends in one sentence or passes at the second attempt; returns how many ended how, and how many were wrong."
+    compiler, shim = shutil.which('cc'), folder / 'write_error.so'
+    if not compiler:
+        return 'not done: no C compiler here', 0
+    subprocess.run([compiler, '-shared', '-fPIC', '-o', str(shim), str(Path(__file__).with_name('write_error.c')), '-ldl'], check=True)
+    draw, ends, lost = random.Random(seed), {}, 0
+    for number in range(count):
+        stage, every = (1, 3)[number % 2], draw.choice((2, 11, 67, 150, 400))
+        place = world.copy(stage)
+        run = world.start(stage, place, environment=dict(LD_PRELOAD=str(shim), WRITE_ERROR_EVERY=str(every)))
+        code = run.wait()
+        said = run.text.strip().splitlines()[-1]
+        ends['stopped' if code else 'passed'] = ends.get('stopped' if code else 'passed', 0) + 1
+        wrong = '' if code == 0 or code == 2 and 'cannot be written' in said else f'ended with {code}: {run.text[-800:]}'
+        if stray := [str(p) for p in place.rglob('.tmp-*')]:
+            wrong += f' left over: {stray[:3]}'
+        if not code:
+            wrong = wrong or '; '.join(differences(place, world.after[stage])[:5])
+        wrong = wrong or world.resume(stage, place)
+        lost += bool(wrong)
+        tell(f'EIO in libav {number} stage={stage}, every {every}. write: ended with {code}: {said[:140] if code else ""}', wrong)
+    return ends, lost
+
+
 def unreadable(world, tell):
     "A video whose every read fails with EIO (/proc/self/mem does) is a failed row with the reason; the others are done."
     import av
