@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COMMON', 'Stop', 'only_writer', 'lineage', 'run_stage']
 
-# %% ../nbs/core/14_stage.ipynb #ad660f6e
+# %% ../nbs/core/14_stage.ipynb #d6bad9ff
 import signal, threading
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .config import StagesConfig, canonical_hash
 from .forecast import Progress, footage, scheduled
-from .table import TEMPORARY, AlreadyRunning, Parts, locked
+from .table import TEMPORARY, AlreadyRunning, CannotWrite, Parts, locked
 from .workers import FULL, PASSING, DiskFull, cores, is_caused_by, process
 
 # %% ../nbs/core/14_stage.ipynb #c2a2b24b
@@ -43,7 +43,7 @@ class Stop:
             for s, handler in old.items(): signal.signal(s, handler)
         if self.asked: raise KeyboardInterrupt
 
-# %% ../nbs/core/14_stage.ipynb #2f7d5e33
+# %% ../nbs/core/14_stage.ipynb #3871ceb3
 @contextmanager
 def _told(place):
     try: yield
@@ -52,7 +52,8 @@ def _told(place):
         if is_caused_by(e, FULL) or 'os error 28' in str(e):  # Rust's words for ENOSPC
             raise DiskFull(f'the disk of {place} is full: free space and run again, what is done is kept') from e
         if not is_caused_by(e, PASSING): raise
-        raise OSError(f'{place} cannot be written ({e}): see to the disk and run again, what is done is kept') from e
+        said = e if isinstance(e, CannotWrite) else f'{place} cannot be written ({e})'
+        raise CannotWrite(f'{said}: see to the disk and run again, what is done is kept') from e
 
 def _sweep(files):
     "Remove what a killed run left half-written."

@@ -162,14 +162,14 @@ class _Encoder(_Encoder):
         return Written(Path(self.output.path), self.count, *size, self.count / seconds, self.path.stat().st_size,
                        file_sha256(self.path), seconds)
 
-# %% ../nbs/core/05_transcode.ipynb #d4fe61e7
+# %% ../nbs/core/05_transcode.ipynb #616a1bb1
 @contextmanager
 def _writing():
     "What cannot be read is a VideoError by now; what the system still complains of is what cannot be written."
     try: yield
     except OSError as e:
         if e.errno not in DISK: raise
-        raise CannotWrite(e.errno, e.strerror, *[e.filename] * bool(e.filename)) from e
+        raise CannotWrite.at(Path(e.filename.removeprefix('file:')).parent if e.filename else 'the disk', e) from e
 
 PIXELS_A_PASS = 11_000_000  # pixels of all frames that are being encoded side by side: ten 720p or five 1080p copies
 

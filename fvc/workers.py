@@ -193,7 +193,7 @@ def process(work: Callable[[dict], list[dict]], # rows of one video
     finally:
         for worker in pool: worker.end()
 
-# %% ../nbs/core/13e_workers.ipynb #9d275c77
+# %% ../nbs/core/13e_workers.ipynb #c31238fe
 def _heard(worker, said, again):
     "Draw the consequences of an answer; yield it if it is final."
     (verdict, answer, cpu), item, wall = said, worker.item, time.monotonic() - worker.began
@@ -202,5 +202,5 @@ def _heard(worker, said, again):
     if verdict not in ('ok', 'failed'): worker.renew()
     if verdict == 'unready': worker.give(item)
     elif verdict in ('died', 'again', 'unwritable') and item['attempt'] == 1: again.append(dict(item, attempt=2))
-    elif verdict == 'unwritable': raise CannotWrite(f'the disk cannot be written ({answer}): see to it and run again, what is done is kept')
+    elif verdict == 'unwritable': raise CannotWrite(f'{answer}: see to the disk and run again, what is done is kept')
     else: yield item, 'ok' if verdict == 'ok' else 'failed', answer, Spent(cpu or wall, wall)
