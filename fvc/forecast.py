@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['FEW', 'BRIEF', 'Rates', 'footage', 'scheduled', 'Progress']
 
-# %% ../nbs/core/13f_forecast.ipynb #fba0eb1f
+# %% ../nbs/core/13f_forecast.ipynb #14d21e80
 import json, platform, shutil, sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .table import write_json
-from .workers import DiskFull, Spent
+from .table import DiskFull, write_json
+from .workers import Spent
 
 # %% ../nbs/core/13f_forecast.ipynb #ff28ae42
 FEW = 6  # videos to judge by

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COMMON', 'Stop', 'only_writer', 'lineage', 'run_stage']
 
-# %% ../nbs/core/14_stage.ipynb #d6bad9ff
+# %% ../nbs/core/14_stage.ipynb #fad63f6f
 import signal, threading
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from .config import StagesConfig, canonical_hash
 from .forecast import Progress, footage, scheduled
-from .table import TEMPORARY, AlreadyRunning, CannotWrite, Parts, locked
-from .workers import FULL, PASSING, DiskFull, cores, is_caused_by, process
+from .table import FULL, TEMPORARY, AlreadyRunning, CannotWrite, DiskFull, Parts, locked
+from .workers import PASSING, cores, is_caused_by, process
 
 # %% ../nbs/core/14_stage.ipynb #c2a2b24b
 class Stop:
@@ -43,17 +43,16 @@ class Stop:
             for s, handler in old.items(): signal.signal(s, handler)
         if self.asked: raise KeyboardInterrupt
 
-# %% ../nbs/core/14_stage.ipynb #3871ceb3
+# %% ../nbs/core/14_stage.ipynb #5a6f7e22
 @contextmanager
 def _told(place):
     try: yield
-    except DiskFull: raise
+    except CannotWrite: raise
     except OSError as e:
         if is_caused_by(e, FULL) or 'os error 28' in str(e):  # Rust's words for ENOSPC
             raise DiskFull(f'the disk of {place} is full: free space and run again, what is done is kept') from e
         if not is_caused_by(e, PASSING): raise
-        said = e if isinstance(e, CannotWrite) else f'{place} cannot be written ({e})'
-        raise CannotWrite(f'{said}: see to the disk and run again, what is done is kept') from e
+        raise CannotWrite(f'{place} cannot be written ({e}): see to the disk and run again, what is done is kept') from e
 
 def _sweep(files):
     "Remove what a killed run left half-written."

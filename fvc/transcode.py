@@ -6,7 +6,7 @@
 __all__ = ['KEY_EVERY', 'X264', 'HELD_BYTES', 'SPILL_BUFFER', 'RECORD', 'PIXELS_A_PASS', 'Output', 'Written', 'open_stream',
            'transcode']
 
-# %% ../nbs/core/05_transcode.ipynb #a275ef38
+# %% ../nbs/core/05_transcode.ipynb #721257e4
 import os, struct, tempfile
 from collections import deque
 from collections.abc import Callable, Collection
@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 from .probe import VideoError
-from .table import DISK, CannotWrite, atomic_path, file_sha256
+from .table import DISK, atomic_path, cannot_write, file_sha256
 from .viewing import Chain, Look, Source
 
 # %% ../nbs/core/05_transcode.ipynb #e5ac9c68
@@ -162,14 +162,14 @@ class _Encoder(_Encoder):
         return Written(Path(self.output.path), self.count, *size, self.count / seconds, self.path.stat().st_size,
                        file_sha256(self.path), seconds)
 
-# %% ../nbs/core/05_transcode.ipynb #616a1bb1
+# %% ../nbs/core/05_transcode.ipynb #04a5cd77
 @contextmanager
 def _writing():
     "What cannot be read is a VideoError by now; what the system still complains of is what cannot be written."
     try: yield
     except OSError as e:
         if e.errno not in DISK: raise
-        raise CannotWrite.at(Path(e.filename.removeprefix('file:')).parent if e.filename else 'the disk', e) from e
+        raise cannot_write(Path(e.filename.removeprefix('file:')).parent if e.filename else 'the workspace', e) from e
 
 PIXELS_A_PASS = 11_000_000  # pixels of all frames that are being encoded side by side: ten 720p or five 1080p copies
 
