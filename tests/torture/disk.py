@@ -73,7 +73,7 @@ def failing(world, folder, count, seed, tell):
         said = run.text.strip().splitlines()[-1]
         passes = action == 'EIO' and role == 'worker'  # tried once more
         wrong = '' if code == (0 if passes else 2) else f'ended with {code}: {run.text[-800:]}'
-        if code and not any(f in said for f in FULL if action == 'ENOSPC') and not (action == 'EIO' and 'see to the disk' in said):
+        if code and not any(f in said for f in (FULL if action == 'ENOSPC' else ('see to the disk',))):
             wrong = wrong or f'not said in one sentence: {said}'
         if stray := [str(p) for p in place.rglob('.tmp-*')]:
             wrong += f' left over: {stray[:3]}'
