@@ -84,21 +84,21 @@ def _transforms():
     rows = [(n, Optional[float], at(options(f).get('p'), 0, 1)) for n, f in sorted(parts('array').items())]
     return dataclasses.make_dataclass('AugmentConfig', rows)
 
-# %% ../nbs/core/01_config.ipynb #19672631
+# %% ../nbs/core/01_config.ipynb #2d162ffc
 def _base(spec, choice):
-    "The untouched configuration of a model under one loss, as an OmegaConf tree made by Hydra."
+    "The untouched configuration of a model under one loss, as an OmegaConf tree; Hydra chooses the groups."
+    from omegaconf import OmegaConf
+    if spec is None: return OmegaConf.structured(RunConfig)  # no group to choose from
     from hydra import compose as hydra_compose, initialize
     from hydra.core.config_store import ConfigStore
     store = ConfigStore.instance()
     store.store(name='base', node=RunConfig)
-    groups = []
-    if spec is not None:
-        store.store(group='model', name=spec.name, node=_schema('ModelConfig', spec.build))
-        store.store(group='augment', name='transforms', node=_transforms())
-        losses = parts('loss')
-        if choice not in losses: raise ConfigError(f'loss={choice}: unknown loss, {nearest(choice, losses)}')
-        store.store(group='loss', name=choice, node=_schema('LossConfig', losses[choice], name=choice))
-        groups = [{'model': spec.name}, {'augment': 'transforms'}, {'loss': choice}]
+    store.store(group='model', name=spec.name, node=_schema('ModelConfig', spec.build))
+    store.store(group='augment', name='transforms', node=_transforms())
+    losses = parts('loss')
+    if choice not in losses: raise ConfigError(f'loss={choice}: unknown loss, {nearest(choice, losses)}')
+    store.store(group='loss', name=choice, node=_schema('LossConfig', losses[choice], name=choice))
+    groups = [{'model': spec.name}, {'augment': 'transforms'}, {'loss': choice}]
     store.store(name='run', node={'defaults': ['base', *groups, '_self_']})
     with initialize(version_base=None, config_path=None): return hydra_compose(config_name='run')
 

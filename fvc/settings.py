@@ -38,7 +38,7 @@ class SetupStage:
     max_ratio: int = at(200, 2, local=True)  # refuse an archive member that unpacks to more than this many times its size
     max_gigabytes: float = at(2000.0, 0.001, local=True)  # refuse archives that unpack to more
 
-# %% ../nbs/core/00b_settings.ipynb #1f47ddf9
+# %% ../nbs/core/00b_settings.ipynb #a1c58a60
 @dataclass
 class AugmentationStage:
     "Stage 1: copies of every video."
@@ -46,7 +46,8 @@ class AugmentationStage:
     kinds: Optional[list[str]] = None  # which kinds, in order; null: the ten spatial, then the three temporal ones
     num_frames: int = at(0, 0)  # 0: whole videos; 6: the short form
     crf: int = at(18, 0, 51)  # x264 constant rate factor
-    preset: str = at('veryfast', choices=('ultrafast', 'superfast', 'veryfast', 'faster', 'fast', 'medium', 'slow'))
+    # superfast: a quarter less time than veryfast for a seventh more bytes, PSNR no lower (four clips, ten copies each)
+    preset: str = at('superfast', choices=('ultrafast', 'superfast', 'veryfast', 'faster', 'fast', 'medium', 'slow'))
     seed: int = at(0, 0)  # corpus seed of the draws
 
 @dataclass

@@ -155,13 +155,13 @@ def _work_through(name, work, todo, videos, parts, run, stop):
             parts.append(item['video_id'], rows)
             progress.add(item, rows, spent)
 
-# %% ../nbs/core/14_stage.ipynb #0b51a05c
+# %% ../nbs/core/14_stage.ipynb #234db72d
 def run_stage(name: str, # shown in front of the progress bar, e.g. 'stage 1'
               work: Callable[[dict], list[dict]], # rows of one video; gets video_id, rows (the ok ones), workspace, config, attempt
               table, # polars.DataFrame of the stage before
               out_path: str | Path, # the table this stage makes
               config: dict, # every setting its rows depend on
-              schema: dict, # its own columns -> polars type
+              schema: dict, # its own columns -> polars type or its name; a worker need not load polars for a name
               workspace: Path,
               run: StagesConfig | None = None, # workers and limits
               shard: tuple[int, int] = (1, 1), # (i, n): do the i-th of n shares
@@ -181,7 +181,7 @@ def run_stage(name: str, # shown in front of the progress bar, e.g. 'stage 1'
             if not share: return parts.compact(videos.order, _schema(schema), _versions())
         return _merge(parts, videos, set(mine), _schema(schema), workspace)
 
-# %% ../nbs/core/14_stage.ipynb #cccb2b1a
+# %% ../nbs/core/14_stage.ipynb #f724a535
 def _merge(parts, videos, mine, schema, workspace):
     "Write the table if this is the shard that ends last; else give what this one has."
     try:
@@ -198,7 +198,7 @@ def _merge(parts, videos, mine, schema, workspace):
 def _schema(own):
     import polars as pl
     types = dict.fromkeys(COMMON, pl.String) | dict(label=pl.Int8)
-    return types | own
+    return types | {column: getattr(pl, kind) if isinstance(kind, str) else kind for column, kind in own.items()}
 
 def _versions():
     from importlib.metadata import version

@@ -7,7 +7,7 @@ __all__ = ['SPATIAL', 'TEMPORAL', 'SCHEMA', 'FOLDER', 'Edit', 'between', 'levels
            'saturation', 'noise', 'blur', 'cutout', 'Affine', 'rotation', 'affine', 'Elastic', 'elastic', 'chosen',
            'frame_drop', 'frame_duplicate', 'reverse', 'variants', 'work', 'stage1_augment_videos']
 
-# %% ../../nbs/1_augmentation.ipynb #35405fe0
+# %% ../../nbs/1_augmentation.ipynb #b079cc0e
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 import cv2
 import numpy as np
-import polars as pl
 from ..config import INDEX, compose, seed_for, workspace
 from ..damage import usable_frames
 from ..frames import uniform_sample_indices
@@ -184,9 +183,9 @@ def variants(
     turns = [(kinds[n % len(kinds)], n // len(kinds) + 1) for n in range(count)]
     return {kind if turn == 1 else f'{kind}_{turn}': kind for kind, turn in turns}
 
-# %% ../../nbs/1_augmentation.ipynb #5531fa76
-SCHEMA = dict(kind=pl.String, params=pl.String, prefix=pl.Boolean, frames=pl.Int64, width=pl.Int64, height=pl.Int64, fps=pl.Float64,
-              duration=pl.Float64, bytes=pl.Int64, sha256=pl.String)
+# %% ../../nbs/1_augmentation.ipynb #b3d921ed
+SCHEMA = dict(kind='String', params='String', prefix='Boolean', frames='Int64', width='Int64', height='Int64', fps='Float64',
+              duration='Float64', bytes='Int64', sha256='String')
 FOLDER = 'augmented_videos'
 
 def work(
@@ -214,12 +213,12 @@ def work(
     for made in rows: made['prefix'] = bool(row.get('prefix'))
     return rows
 
-# %% ../../nbs/1_augmentation.ipynb #66f68e67
+# %% ../../nbs/1_augmentation.ipynb #eb481111
 def stage1_augment_videos(
     data: str = '',  # the workspace
     overrides: str | list[str] = '',  # settings, e.g. 'stages.augmentation.kinds=[blur,reverse]'
     shard: tuple[int, int] = (1, 1)  # (i, n): the i-th of n shares
-) -> pl.DataFrame:  # one row an original or copy
+) -> 'polars.DataFrame':  # one row an original or copy
     "Write augmented_videos/; raises FileNotFoundError before stage 0, DiskFull, UnknownName, StaleConfiguration on changed settings."
     stages, home = compose(None, overrides).stages, workspace(data)
     index, config = read_table(home/INDEX), asdict(stages.augmentation)

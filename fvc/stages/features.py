@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['measure', 'feature_rows', 'work', 'read_input', 'save_arrays', 'stage2_extract_features']
 
-# %% ../../nbs/2_features.ipynb #489f87b5
+# %% ../../nbs/2_features.ipynb #0676c8c2
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
-import polars as pl
 
 from ..config import compose, workspace
 from ..forensics import codec_features, feature_names, video_features
@@ -51,23 +50,23 @@ def work(item: dict) -> list[dict]:
     "Stage 2's rows of one video."
     return feature_rows(item, measure)
 
-# %% ../../nbs/2_features.ipynb #8ee9a368
+# %% ../../nbs/2_features.ipynb #d643d892
 def read_input(
     path: Path,  # table of the stage before
     stage: int,  # the stage that makes it
-) -> pl.DataFrame:
+) -> 'polars.DataFrame':
     "The rows to work on; raises FileNotFoundError when the stage before has not run."
     if not path.is_file(): raise FileNotFoundError(f'{path} is missing: run stage {stage} first.')
     return read_table(path)
 
-# %% ../../nbs/2_features.ipynb #cd588be8
+# %% ../../nbs/2_features.ipynb #28953111
 def save_arrays(
-    table: pl.DataFrame,  # a feature table
-    columns: list[str],   # the features, in this order
-    folder: Path,         # one file a row: <video_id>/<variant>.npy
+    table: 'polars.DataFrame',  # a feature table
+    columns: list[str],         # the features, in this order
+    folder: Path,               # one file a row: <video_id>/<variant>.npy
 ):
     "Write the features of every good row as float64 .npy, each file atomically; files that are right already stay."
-    for row in table.filter(pl.col('status') == 'ok').iter_rows(named=True):
+    for row in table.filter(table['status'] == 'ok').iter_rows(named=True):
         values = np.array([row[name] for name in columns], float)  # null becomes nan
         file = folder/row['video_id']/f"{row['variant']}.npy"
         whole = file.is_file() and file.stat().st_size == values.nbytes + 128
@@ -75,12 +74,12 @@ def save_arrays(
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(file) as target: np.save(target, values)
 
-# %% ../../nbs/2_features.ipynb #fb6f5a73
+# %% ../../nbs/2_features.ipynb #78ee0f06
 def stage2_extract_features(
     data: str = '',                   # the workspace
     overrides: str | list[str] = '',  # settings, e.g. 'stages.features.num_frames=8 stages.workers=4'
     shard: tuple[int, int] = (1, 1),  # (i, n): the i-th of n shares
-) -> pl.DataFrame:                    # one row per row of stage 1, with fifteen feature columns
+) -> 'polars.DataFrame':              # one row per row of stage 1, with fifteen feature columns
     """Write features_stage2/features_metadata.arrow.
 
     Raises FileNotFoundError before stage 1, StaleConfiguration on changed settings.
@@ -89,6 +88,6 @@ def stage2_extract_features(
     rows = read_input(place/'augmented_videos'/'augmented_metadata.arrow', 1)
     config = {'num_frames': stages.features.num_frames}
     target = place/'features_stage2'/'features_metadata.arrow'
-    table = run_stage('stage 2', work, rows, target, config, {'prefix': pl.Boolean} | dict.fromkeys(columns, pl.Float64), place, stages, shard)
+    table = run_stage('stage 2', work, rows, target, config, {'prefix': 'Boolean'} | dict.fromkeys(columns, 'Float64'), place, stages, shard)
     if stages.features.save_npy: save_arrays(table, columns, target.parent/'arrays')
     return table

@@ -5,10 +5,8 @@
 # %% auto #0
 __all__ = ['measure', 'work', 'stage4_extract_scaled_features']
 
-# %% ../../nbs/4_scaled_features.ipynb #8deb5b9b
+# %% ../../nbs/4_scaled_features.ipynb #d606c14c
 from pathlib import Path
-
-import polars as pl
 
 from ..config import compose, workspace
 from ..forensics import codec_features, feature_names
@@ -34,12 +32,12 @@ def work(item: dict) -> list[dict]:
     "Stage 4's rows of one video."
     return feature_rows(item, measure)
 
-# %% ../../nbs/4_scaled_features.ipynb #9879fb18
+# %% ../../nbs/4_scaled_features.ipynb #d79143a2
 def stage4_extract_scaled_features(
     data: str = '',                   # the workspace
     overrides: str | list[str] = '',  # settings, e.g. 'stages.scaled_features.num_frames=8 stages.workers=4'
     shard: tuple[int, int] = (1, 1),  # (i, n): the i-th of n shares
-) -> pl.DataFrame:                    # one row per row of stage 3, with twenty-three feature columns
+) -> 'polars.DataFrame':              # one row per row of stage 3, with twenty-three feature columns
     """Write features_stage4/features_scaled_metadata.arrow.
 
     Raises FileNotFoundError before stage 3, StaleConfiguration on changed settings.
@@ -48,6 +46,6 @@ def stage4_extract_scaled_features(
     rows = read_input(place/'scaled_videos'/'scaled_metadata.arrow', 3)
     config = {'num_frames': stages.scaled_features.num_frames}
     target = place/'features_stage4'/'features_scaled_metadata.arrow'
-    table = run_stage('stage 4', work, rows, target, config, {'prefix': pl.Boolean} | dict.fromkeys(columns, pl.Float64), place, stages, shard)
+    table = run_stage('stage 4', work, rows, target, config, {'prefix': 'Boolean'} | dict.fromkeys(columns, 'Float64'), place, stages, shard)
     if stages.scaled_features.save_npy: save_arrays(table, columns, target.parent/'arrays')
     return table

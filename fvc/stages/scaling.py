@@ -5,12 +5,10 @@
 # %% auto #0
 __all__ = ['SCHEMA', 'scaled_size', 'scale_video', 'work', 'stage3_scale_videos']
 
-# %% ../../nbs/3_scaling.ipynb #871ac3f6
+# %% ../../nbs/3_scaling.ipynb #6737ab62
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-
-import polars as pl
 
 from ..config import compose, workspace
 from ..damage import usable_frames
@@ -69,14 +67,14 @@ def work(item: dict) -> list[dict]:
         else: rows.append(dict(about, path=str(path), status='ok', **made))
     return rows
 
-# %% ../../nbs/3_scaling.ipynb #e5fb5210
-SCHEMA = dict(prefix=pl.Boolean, original_width=pl.Int32, original_height=pl.Int32, width=pl.Int32, height=pl.Int32, frames=pl.Int32, fps=pl.Float64,
-              duration=pl.Float64, bytes=pl.Int64, sha256=pl.String, is_upscaled=pl.Boolean, is_downscaled=pl.Boolean)
+# %% ../../nbs/3_scaling.ipynb #fd770e6b
+SCHEMA = dict(prefix='Boolean', original_width='Int32', original_height='Int32', width='Int32', height='Int32', frames='Int32', fps='Float64',
+              duration='Float64', bytes='Int64', sha256='String', is_upscaled='Boolean', is_downscaled='Boolean')
 
 def stage3_scale_videos(data: str = '', # the workspace
                         overrides: str | list[str] = '', # e.g. 'stages.scaling.target_size=320'
                         shard: tuple[int, int] = (1, 1), # (i, n): the i-th of n shares
-                       ) -> pl.DataFrame: # one row per row of stage 1
+                       ) -> 'polars.DataFrame': # one row per row of stage 1
     "Write scaled_videos/ and its table; raises FileNotFoundError before stage 1, MissingWeights, StaleConfiguration."
     stages, place = compose(None, overrides).stages, workspace(data)
     rows = read_table(place/'augmented_videos'/'augmented_metadata.arrow')
