@@ -58,12 +58,19 @@ def compare(servers: dict, clips: list[Path], repeats: int) -> tuple[list, list,
     return rows, odd, wrong
 
 
+def profile(fvc: Server, clips: list[Path], rows: list) -> str:
+    "Where the time goes on the clip with the largest ratio."
+    _, name, n, _ = max(rows)
+    given = dict(path=str(next(clip for clip in clips if clip.name == name)), n=n)
+    return f'profile of {name}, n={n}, own time of functions: {fvc("profile", of="pick", given=given)["value"]}'
+
+
 def told(row: tuple) -> str:
     ratio, name, n, took = row
     return f'{name}, n={n}: {ratio:.2f} (' + ', '.join(f'{library} {ms:.1f} ms' for library, ms in took.items()) + ')'
 
 
-def judged(rows: list, odd: list, wrong: list, clips: int, repeats: int) -> Verdict:
+def judged(rows: list, odd: list, wrong: list, profiled: str, clips: int, repeats: int) -> Verdict:
     ratios = sorted(row[0] for row in rows)
     middle, worst = statistics.median(ratios), ratios[-1]
     by_count = {n: [row[0] for row in rows if row[2] == n] for n in COUNTS}
@@ -73,6 +80,7 @@ def judged(rows: list, odd: list, wrong: list, clips: int, repeats: int) -> Verd
              *(f'n={n}: {spread(values)}' for n, values in by_count.items()),
              f'over 1.3: {len(over)} of {len(rows)}', *(told(row) for row in over[:12]),
              f'largest five: ' + '; '.join(told(row) for row in sorted(rows, reverse=True)[:5]),
+             profiled,
              f'picked frames equal a straight decode, times and pixels, on {clips - len(wrong)} of {clips} clips' + ': not ' * bool(wrong)
              + ', '.join(wrong),
              f'a rival gave other frames or failed, and was left out, {len(odd)} times' + (': ' + '; '.join(odd[:8]) if odd else '')]
@@ -91,4 +99,5 @@ def picking(clips: list[Path], python: Path, repeats: int, every: int = 1, serve
     with servers('fvc') as fvc, servers('torchcodec', python) as exact, servers('approximate', python) as near, \
             servers('decord', python) as decord:
         found = compare(dict(fvc=fvc, torchcodec=exact, approximate=near, decord=decord), chosen, repeats)
-    return judged(*found, len(chosen), repeats)
+        profiled = profile(fvc, chosen, found[0])
+    return judged(*found, profiled, len(chosen), repeats)

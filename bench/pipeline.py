@@ -99,9 +99,11 @@ def judged(lines: list, totals: list, small: float, large: dict, decibels: dict,
     met = middle <= 60 and small <= 300 and max(large.values()) <= 600 and usual >= 38
     return Verdict(1, 'Stages 1-4 on the four clips, 11 rows each', 'at most 60 CPU-s, a worker at most 300 MB above imports up to 720p and 600 MB '
                    'at 1080p, median PSNR at least 38 dB', f'{middle:.1f} CPU-s, {small:.0f} MB, {max(large.values()):.0f} MB at 1080p, '
-                   f'PSNR {usual:.1f} dB, lowest {decibels[low]:.1f} dB', met, lines, [' '.join(map(str, stage_command(n, Path('WORKSPACE')))) for n in STAGES],
+                   f'PSNR {usual:.1f} dB, lowest {decibels[low]:.1f} dB', met, lines,
+                   [' '.join(map(str, stage_command(n, Path('WORKSPACE')))) for n in STAGES],
                    'each stage is a process of its own with one worker process; both starts and imports are in its figure; the peak is that of '
-                   'the larger of the two', 'x264 in stage 1, nine tenths of its time on 720p; decoding the copies in stages 2 and 3; and, of short clips, imports')
+                   'the larger of the two',
+                   'x264 in stage 1, nine tenths of its time on 720p; decoding the copies in stages 2 and 3; and, of short clips, imports')
 
 
 def two_workers(clips: dict[str, Path], repeats: int) -> Verdict:

@@ -1,5 +1,5 @@
 """What the measured fvc process can be asked to do; every function returns something that JSON can hold."""
-import statistics, time
+import cProfile, pstats, statistics, time
 from pathlib import Path
 
 import cv2
@@ -55,9 +55,10 @@ def stage(number: int, workspace: str, overrides: str = '', variants: list[str] 
     write_table(pl.DataFrame(made, infer_schema_length=None), Path(workspace) / TABLES[number])
 
 
-def encoder() -> dict:
-    "How fvc encodes."
-    return dict(x264=X264, crf=SETTINGS.augmentation.crf, preset=SETTINGS.augmentation.preset)
+def encoder(stage: str) -> dict:
+    "How a stage encodes: augmentation or scaling."
+    own = getattr(SETTINGS, stage)
+    return dict(x264=X264, crf=own.crf, preset=own.preset)
 
 
 def shown(path: str) -> tuple[int, int]:
@@ -129,6 +130,16 @@ def exactness(path: str) -> dict:
     twice = video_features([planes(image)[0] for image in images])
     assert all(twice[name] == fast[name] for name in twice), 'stages 2 and 4 differ on the same luma'
     return {name: abs(fast[name] - plain[name]) / max(abs(plain[name]), 1e-2) for name in plain}
+
+
+def profile(of: str, given: dict, rows: int = 8) -> str:
+    "Which functions take the time of another task: share of their own time, and calls; largest first."
+    profiler = cProfile.Profile()
+    profiler.runcall(globals()[of], **given)
+    stats = pstats.Stats(profiler)
+    ranked = sorted(stats.stats.items(), key=lambda entry: -entry[1][2])[:rows]
+    return ', '.join(f'{own / stats.total_tt:.0%} {name.removeprefix("<").removesuffix(">")} ({calls} calls)'
+                     for (_, _, name), (_, calls, own, _, _) in ranked)
 
 
 def pick(path: str, n: int) -> dict:

@@ -23,7 +23,8 @@ class Verdict:
         return '\n'.join([f'{self.number}. {self.title}: {self.word}: {self.found} ({self.limit})', *(f'   {line}' for line in self.lines)])
 
     def markdown(self) -> str:
-        parts = [f'## {self.number}. {self.title}: {self.word.lower()}', f'**{self.found}** ({self.limit})', *([f'Run with: {self.run}.'] if self.run else [])]
+        parts = [f'## {self.number}. {self.title}: {self.word.lower()}', f'**{self.found}** ({self.limit})']
+        if self.run: parts.append(f'Run with: {self.run}.')
         if self.lines: parts.append('\n'.join(f'- {line}' for line in self.lines))
         if self.note: parts.append(f'{self.note[0].upper()}{self.note[1:]}.')
         if self.bound: parts.append(f'What bounds it: {self.bound}.')

@@ -10,7 +10,7 @@ import numpy as np
 import matplotlib.pyplot as plt
 from .plots import COLORS, FLOOR, new_axis
 
-# %% ../nbs/core/08c_copy_plots.ipynb #dba0e304
+# %% ../nbs/core/08c_copy_plots.ipynb #4b4b16f2
 def plot_copy_errors(
     thresholds: np.ndarray,  # bits that may differ
     missed: dict[str, np.ndarray],  # kind of copy -> share that is missed at each threshold
@@ -23,7 +23,8 @@ def plot_copy_errors(
     new_axis(left, title='altered copies that are missed', xlabel='bits of 256 that may differ', ylabel='share of copies', ylim=(-.03, 1.03))
     for i, (kind, share) in enumerate(missed.items()):
         left.plot(thresholds, share, lw=1.3, color=COLORS[i % len(COLORS)], ls=('-', '--')[i // len(COLORS) % 2], label=kind)
-    new_axis(right, title=f'false pairs among {pairs:,} of different videos', xlabel='bits of 256 that may differ', ylabel='share of pairs (at the bottom: none)', yscale='log')
+    new_axis(right, title=f'false pairs among {pairs:,} of different videos', xlabel='bits of 256 that may differ',
+             ylabel='share of pairs (at the bottom: none)', yscale='log')
     for i, (rule, share) in enumerate(false.items()):
         right.plot(thresholds, np.maximum(share, .3/pairs), 'o-', ms=3, lw=1.3, color=COLORS[i], label=rule)
     right.set_ylim(bottom=.3/pairs)

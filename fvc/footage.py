@@ -37,7 +37,7 @@ def find_look_alikes(rows: list[dict],  # videos, judged
     done = run_stage('near-duplicates', fingerprint_video, table, target/'videos'/'fingerprints.arrow', SETTINGS, FINGERPRINT, target, run)
     return near_duplicate_pairs(done.filter(pl.col('status') == 'ok'))
 
-# %% ../nbs/core/14c_footage.ipynb #b72f49da
+# %% ../nbs/core/14c_footage.ipynb #00e1dc96
 def merges(pairs: pl.DataFrame,  # look-alikes with their evidence
            rows: list[dict],     # videos with `group`
            before: list[str],    # each row's group without the pairs
@@ -59,5 +59,6 @@ def largest_group(rows: list[dict],    # videos with `group` and `cascades`
     cascades, groups = {c for r in rows if r['group'] == group for c in r['cascades']}, len({r['group'] for r in rows})
     links = [] if merged is None else merged.filter((pl.col('group') == group) & pl.col('joins')).to_dicts()
     example = ''.join(f" (such as '{e['video_a']}' and '{e['video_b']}', {e['frames_a']} and {e['frames_b']} frames)" for e in links[:1])
-    return (f"warning: group '{group}' holds {size} of {len(rows)} videos: {size/len(rows):.1%}, more than {LARGEST:.0%} (the mean of {groups} groups "
-            f'is {1/groups:.1%}); joined by {len(cascades)} cascades and {len(links)} pairs of look-alikes{example}: see near_duplicates.csv, duplicates.csv')
+    return (f"warning: group '{group}' holds {size} of {len(rows)} videos: {size/len(rows):.1%}, more than {LARGEST:.0%} "
+            f'(the mean of {groups} groups is {1/groups:.1%}); joined by {len(cascades)} cascades and {len(links)} pairs of '
+            f'look-alikes{example}: see near_duplicates.csv, duplicates.csv')

@@ -88,7 +88,7 @@ class Fields:
         self.graphs[key].vpush(frame)
         return self.graphs[key].vpull()
 
-# %% ../nbs/core/03b_pictures.ipynb #dc6d7c9c
+# %% ../nbs/core/03b_pictures.ipynb #9595954f
 class Opaque:
     "Frames with an alpha channel, over black."
     def __init__(self): self.graphs = {}  # kept alive, as above
@@ -96,7 +96,7 @@ class Opaque:
     def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:  # gbrp, or the frame itself where nothing of it is transparent
         if frame.format.name in ('bgra', 'rgba'):  # as most GIFs are
             pixels = np.frombuffer(frame.planes[0], '<u4').reshape(frame.height, -1)[:, :frame.width]
-            if (pixels >= 0xff000000).all(): return frame
+            if pixels.min() >= 0xff000000: return frame
         key = frame.width, frame.height, frame.format.name, int(frame.colorspace), int(frame.color_range)
         if key not in self.graphs:
             graph = av.filter.Graph()
@@ -132,7 +132,7 @@ def _target(size, stored: tuple, shown: tuple, transpose: bool, even: bool) -> t
 PIXEL_FORMATS = ('rgb24', 'gray', 'yuv420p')
 SCALED = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT  # without the second, libswscale scales white to 253
 
-# %% ../nbs/core/03b_pictures.ipynb #f3fc17be
+# %% ../nbs/core/03b_pictures.ipynb #8678324f
 class Pictures:
     "Turn decoded frames of one video into arrays of one size and pixel format."
     def __init__(self,
@@ -157,7 +157,7 @@ class Pictures:
         if self.deinterlace and frame.interlaced_frame and frame.height > 1: frame = self.fields(frame)
         if self.pixel_format == 'gray': image = self.luma(frame, width, height, matrix, range_)
         else:
-            both = SAME_MATRIX if yuv else (matrix, matrix)
+            both = SAME_MATRIX if yuv else (None, None) if frame.format.is_rgb else (matrix, matrix)  # RGB to RGB needs none
             image = self.scaler.reformat(frame, width, height, self.pixel_format, *both, src_color_range=range_, threads=1,
                                          dst_color_range=ColorRange(1 if yuv else 2), interpolation=SCALED).to_ndarray()
         if turned == (False, 1, 1): return image

@@ -185,14 +185,15 @@ def _grouped(rows, target, split, recut):
     deal_folds(rows, stored, split)
     return stored
 
-# %% ../../nbs/0_setup.ipynb #ec67175e
+# %% ../../nbs/0_setup.ipynb #86dddfc7
 def _joined(rows, target, stored, stages):
     "Name the groups of judged videos; returns the merges of look-alikes, None where they are not looked for."
     pairs = find_look_alikes(rows, target, stages) if stages.setup.near_duplicates else None
     for r, g in zip(rows, group_rows(rows, stored, pairs)): r['group'] = g
     merged = None if pairs is None else merges(pairs, rows, group_rows(rows, None))
     if pairs is not None:
-        print(f"near-duplicates: {len(merged)} pairs show the same footage, {merged['joins'].sum()} of them joined by nothing else (near_duplicates.csv)")
+        print(f"near-duplicates: {len(merged)} pairs show the same footage, {merged['joins'].sum()} of them joined by nothing else "
+              '(near_duplicates.csv)')
     if said := largest_group(rows, merged): print(said)
     return merged
 

@@ -129,6 +129,7 @@ def unreadable(world, tell):
     with pa.OSFile(str(place / 'videos' / 'probe.arrow')) as held:
         rows = {r['video_id']: r for r in pa.ipc.open_file(held).read_all().to_pylist()}
     bad = [r for r in rows.values() if r['status'] == 'failed']
-    wrong = '' if len(rows) == 5 and len(bad) == 1 and 'nput/output error' in (bad[0]['reason'] or '') else f'{[(r["video_id"], r["status"], r["reason"]) for r in rows.values()]}'
+    told_so = len(rows) == 5 and len(bad) == 1 and 'nput/output error' in (bad[0]['reason'] or '')
+    wrong = '' if told_so else f'{[(r["video_id"], r["status"], r["reason"]) for r in rows.values()]}'
     tell(f'EIO on every read of one video: {bad[0]["reason"] if bad else "no failed row"}', wrong)
     return wrong

@@ -61,7 +61,8 @@ def stops(world, folder, count, seed, tell):
             wrong += f' workers alive: {alive}'
         wrong = wrong or world.resume(stage, place)
         lost += bool(wrong)
-        tell(f'{name} {number} stage={stage} {"with rows in hand" if worst else f"after {sent - run.began:.2f} s"}: ended with {code} in {took:.2f} s, {len(received)} videos kept', wrong)
+        moment = 'with rows in hand' if worst else f'after {sent - run.began:.2f} s'
+        tell(f'{name} {number} stage={stage} {moment}: ended with {code} in {took:.2f} s, {len(received)} videos kept', wrong)
     return hits, lost
 
 
