@@ -6,10 +6,10 @@ bin=$PWD/.venv/bin
 step() { printf '\n== %s (%d s)\n' "$1" "$SECONDS"; }
 step 'notebooks and library: in step, clean, within the house limits'
 "$bin/python" -m pytest -q tests/test_notebooks.py
+step 'the documentation site'
+"$bin/python" .ci/docs.py
 step 'the tests in the notebooks'
 "$bin/nbdev_test" --n_workers 2 --do_print
 step 'the tests that cross notebooks'
 "$bin/python" -m pytest -q tests --ignore tests/test_notebooks.py
-step 'the documentation site'
-"$bin/python" .ci/docs.py
 step 'all passed'

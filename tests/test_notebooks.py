@@ -1,5 +1,6 @@
 """The notebooks themselves: in step with the library, clean, tagged, and within the limits of the house style."""
 import ast
+import builtins
 import filecmp
 import json
 import re
@@ -125,6 +126,28 @@ def test_modules_stay_small(path):
     long = {n.name: n.end_lineno - n.lineno + 1 for n in ast.walk(ast.parse(text))
             if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)) and n.end_lineno - n.lineno + 1 > 60}
     assert not long
+
+
+def annotations(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg) and node.annotation:
+            yield node.annotation
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.returns:
+            yield node.returns
+
+
+def names(tree):
+    return {alias.asname or alias.name.split('.')[0] for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom)) for alias in n.names} | {
+        n.name for n in tree.body if isinstance(n, (ast.ClassDef, ast.FunctionDef))}
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: p.stem)
+def test_annotations_can_be_read(path):
+    "The documentation site evaluates every annotation: one in quotes must name what the module has."
+    tree = ast.parse(path.read_text())
+    quoted = [n.value for a in annotations(tree) for n in ast.walk(a) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    unknown = [text for text in quoted if re.match(r'\w+', text)[0] not in names(tree) | set(dir(builtins))]
+    assert not unknown
 
 
 LAYERS = {  # a module imports only from lower layers, or within its layer from a notebook with a smaller number

@@ -213,12 +213,12 @@ def work(
     for made in rows: made['prefix'] = bool(row.get('prefix'))
     return rows
 
-# %% ../../nbs/1_augmentation.ipynb #eb481111
+# %% ../../nbs/1_augmentation.ipynb #2cf0f77d
 def stage1_augment_videos(
     data: str = '',  # the workspace
     overrides: str | list[str] = '',  # settings, e.g. 'stages.augmentation.kinds=[blur,reverse]'
     shard: tuple[int, int] = (1, 1)  # (i, n): the i-th of n shares
-) -> 'polars.DataFrame':  # one row an original or copy
+):  # polars.DataFrame, one row an original or copy
     "Write augmented_videos/; raises FileNotFoundError before stage 0, DiskFull, UnknownName, StaleConfiguration on changed settings."
     stages, home = compose(None, overrides).stages, workspace(data)
     index, config = read_table(home/INDEX), asdict(stages.augmentation)

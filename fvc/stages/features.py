@@ -50,18 +50,18 @@ def work(item: dict) -> list[dict]:
     "Stage 2's rows of one video."
     return feature_rows(item, measure)
 
-# %% ../../nbs/2_features.ipynb #d643d892
+# %% ../../nbs/2_features.ipynb #58d45503
 def read_input(
     path: Path,  # table of the stage before
     stage: int,  # the stage that makes it
-) -> 'polars.DataFrame':
+):  # polars.DataFrame
     "The rows to work on; raises FileNotFoundError when the stage before has not run."
     if not path.is_file(): raise FileNotFoundError(f'{path} is missing: run stage {stage} first.')
     return read_table(path)
 
-# %% ../../nbs/2_features.ipynb #28953111
+# %% ../../nbs/2_features.ipynb #dcbac8f2
 def save_arrays(
-    table: 'polars.DataFrame',  # a feature table
+    table,                      # polars.DataFrame, a feature table
     columns: list[str],         # the features, in this order
     folder: Path,               # one file a row: <video_id>/<variant>.npy
 ):
@@ -74,12 +74,12 @@ def save_arrays(
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(file) as target: np.save(target, values)
 
-# %% ../../nbs/2_features.ipynb #78ee0f06
+# %% ../../nbs/2_features.ipynb #4ddb18df
 def stage2_extract_features(
     data: str = '',                   # the workspace
     overrides: str | list[str] = '',  # settings, e.g. 'stages.features.num_frames=8 stages.workers=4'
     shard: tuple[int, int] = (1, 1),  # (i, n): the i-th of n shares
-) -> 'polars.DataFrame':              # one row per row of stage 1, with fifteen feature columns
+):                                    # polars.DataFrame, one row per row of stage 1, with fifteen feature columns
     """Write features_stage2/features_metadata.arrow.
 
     Raises FileNotFoundError before stage 1, StaleConfiguration on changed settings.

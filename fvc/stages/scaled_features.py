@@ -32,12 +32,12 @@ def work(item: dict) -> list[dict]:
     "Stage 4's rows of one video."
     return feature_rows(item, measure)
 
-# %% ../../nbs/4_scaled_features.ipynb #d79143a2
+# %% ../../nbs/4_scaled_features.ipynb #5be50ddc
 def stage4_extract_scaled_features(
     data: str = '',                   # the workspace
     overrides: str | list[str] = '',  # settings, e.g. 'stages.scaled_features.num_frames=8 stages.workers=4'
     shard: tuple[int, int] = (1, 1),  # (i, n): the i-th of n shares
-) -> 'polars.DataFrame':              # one row per row of stage 3, with twenty-three feature columns
+):                                    # polars.DataFrame, one row per row of stage 3, with twenty-three feature columns
     """Write features_stage4/features_scaled_metadata.arrow.
 
     Raises FileNotFoundError before stage 3, StaleConfiguration on changed settings.

@@ -67,14 +67,14 @@ def work(item: dict) -> list[dict]:
         else: rows.append(dict(about, path=str(path), status='ok', **made))
     return rows
 
-# %% ../../nbs/3_scaling.ipynb #fd770e6b
+# %% ../../nbs/3_scaling.ipynb #0e4d6cfa
 SCHEMA = dict(prefix='Boolean', original_width='Int32', original_height='Int32', width='Int32', height='Int32', frames='Int32', fps='Float64',
               duration='Float64', bytes='Int64', sha256='String', is_upscaled='Boolean', is_downscaled='Boolean')
 
 def stage3_scale_videos(data: str = '', # the workspace
                         overrides: str | list[str] = '', # e.g. 'stages.scaling.target_size=320'
                         shard: tuple[int, int] = (1, 1), # (i, n): the i-th of n shares
-                       ) -> 'polars.DataFrame': # one row per row of stage 1
+                       ): # polars.DataFrame, one row per row of stage 1
     "Write scaled_videos/ and its table; raises FileNotFoundError before stage 1, MissingWeights, StaleConfiguration."
     stages, place = compose(None, overrides).stages, workspace(data)
     rows = read_table(place/'augmented_videos'/'augmented_metadata.arrow')
