@@ -9,6 +9,7 @@ from verdict import Verdict
 ONE = ['-threads', '1', '-filter_threads', '1', '-filter_complex_threads', '1']
 TEN = ('flip', 'brightness', 'contrast', 'saturation', 'noise', 'blur', 'cutout')
 THREE = ('vflip', 'rotate=0.15:bilinear=1', 'shear=shx=0.08:interp=bilinear')  # beside TEN's: libav can do no warp with mirrored borders
+PAIRS = 40  # times as many pairs as asked for: a run takes a tenth of a second, and one such ratio is uncertain by a quarter
 START = ('neither side counts its start: fvc runs in a process that has imported it, and the processor time of `ffmpeg -version` '
          'just before it is taken off every ffmpeg command')
 
@@ -24,6 +25,13 @@ def ffmpeg(words: list) -> dict[str, float]:
     return dict(cpu=cost.cpu - start, whole=cost.cpu, peak=cost.peak)
 
 
+def middle(ratios: list[float]) -> str:
+    "The median and its 95% interval, by the sign test."
+    ordered, reach = sorted(ratios), 0.98 * len(ratios) ** 0.5
+    low, high = (ordered[min(max(round(len(ratios) / 2 + side * reach), 0), len(ratios) - 1)] for side in (-1, 1))
+    return f'{statistics.median(ratios):.2f} [{low:.2f}, {high:.2f}]'
+
+
 def scaling(clips: dict[str, Path], pairs: int) -> Verdict:
     "Stage 3, video by video."
     lines, ratios, raw = [], {}, {}
@@ -33,12 +41,13 @@ def scaling(clips: dict[str, Path], pairs: int) -> Verdict:
             made = fvc('scale', path=clip, target=f'{folder}/ours.mp4')['value']
             words = ['ffmpeg', '-v', 'error', '-nostdin', '-y', *ONE, '-i', clip, '-an', '-vf',
                      f'scale={made["width"]}:{made["height"]}:flags=bilinear', *encoding(way), f'{folder}/theirs.mp4']
-            ours, theirs = paired(lambda: fvc('scale', path=clip, target=f'{folder}/ours.mp4'), lambda: ffmpeg(words), 9 * pairs)
-            ratios[name] = statistics.median(o['cpu'] / t['cpu'] for o, t in zip(ours, theirs))
+            ours, theirs = paired(lambda: fvc('scale', path=clip, target=f'{folder}/ours.mp4'), lambda: ffmpeg(words), PAIRS * pairs)
+            each = [o['cpu'] / t['cpu'] for o, t in zip(ours, theirs)]
+            ratios[name] = statistics.median(each)
             raw[name] = statistics.median(o['cpu'] / t['whole'] for o, t in zip(ours, theirs))
             lines.append(f'{name} to {made["width"]}x{made["height"]}: fvc {spread([o["cpu"] for o in ours], 3)} CPU-s, ffmpeg '
-                         f'{spread([t["cpu"] for t in theirs], 3)} CPU-s: ratio {ratios[name]:.2f} (with the start of ffmpeg '
-                         f'{raw[name]:.2f}); peak {max(o["above"] for o in ours):.0f} MB above imports, ffmpeg {max(t["peak"] for t in theirs):.0f} MB; '
+                         f'{spread([t["cpu"] for t in theirs], 3)} CPU-s: ratio {middle(each)} over {len(each)} pairs '
+                         f'(with the start of ffmpeg {raw[name]:.2f}); peak {max(o["above"] for o in ours):.0f} MB above imports, ffmpeg {max(t["peak"] for t in theirs):.0f} MB; '
                          f'{Path(folder, "ours.mp4").stat().st_size:,} and {Path(folder, "theirs.mp4").stat().st_size:,} bytes')
         slowest, worst = max(ratios, key=ratios.get), max(ratios.values())
         task = dict(of='scale', given=dict(path=str(clips[slowest]), target=f'{folder}/ours.mp4'))

@@ -21,7 +21,7 @@ NAMES = {1: 'stages', 2: 'stage 3 against ffmpeg', 3: 'stage 1 against ffmpeg', 
 def options() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--targets', default='1,2,3,4,5,6,7,8', help='numbers: ' + ', '.join(f'{n} {name}' for n, name in NAMES.items()))
-    p.add_argument('--pairs', type=int, default=5, help='pairs a figure (short ones get three or nine times as many)')
+    p.add_argument('--pairs', type=int, default=5, help='pairs a figure (short ones get three times as many, target 2 forty times)')
     p.add_argument('--clips', default='', help='folder with the four clips; else they are fetched once into bench/.cache')
     p.add_argument('--every', type=int, default=1, help='target 5: only every so many of the shared clips')
     p.add_argument('--minutes', type=float, default=60, help='target 6: length of the long video')

@@ -6,16 +6,17 @@
 __all__ = ['COLOUR_MATRIX', 'SAME_MATRIX', 'PIXEL_FORMATS', 'SCALED', 'colours', 'orientation', 'turn', 'Luma', 'Fields',
            'Opaque', 'Pictures']
 
-# %% ../nbs/core/03b_pictures.ipynb #a39f8154
+# %% ../nbs/core/03b_pictures.ipynb #3540a3ff
 from collections.abc import Callable
 from fractions import Fraction
 import av
 import av.filter
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import Colorspace, ColorRange, Interpolation, VideoReformatter
 from .probe import display_size
 
-# %% ../nbs/core/03b_pictures.ipynb #68bee1dd
+# %% ../nbs/core/03b_pictures.ipynb #705dad50
 COLOUR_MATRIX = {1: Colorspace.ITU709, 4: Colorspace.FCC, 5: Colorspace.ITU601, 6: Colorspace.ITU601,
                  7: Colorspace.SMPTE240M, 9: Colorspace.BT2020, 10: Colorspace.BT2020}
 
@@ -34,7 +35,7 @@ def orientation(
     frame: av.VideoFrame  # as decoded
 ) -> tuple[bool, int, int]:  # transpose first?, then the vertical and the horizontal step (1 or -1)
     "How a stored frame is to be turned for display, from its display matrix (ISO/IEC 14496-12, 6.2.2)."
-    matrix = frame.side_data.get('DISPLAYMATRIX')
+    matrix = SideDataContainer(frame).get('DISPLAYMATRIX')  # `frame.side_data` would hold the frame, which holds it
     if matrix is None: return False, 1, 1
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(int)
     if abs(a) >= abs(b): return False, -1 if d < 0 else 1, -1 if a < 0 else 1
@@ -132,7 +133,7 @@ def _target(size, stored: tuple, shown: tuple, transpose: bool, even: bool) -> t
 PIXEL_FORMATS = ('rgb24', 'gray', 'yuv420p')
 SCALED = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT  # without the second, libswscale scales white to 253
 
-# %% ../nbs/core/03b_pictures.ipynb #8678324f
+# %% ../nbs/core/03b_pictures.ipynb #ae863f3d
 class Pictures:
     "Turn decoded frames of one video into arrays of one size and pixel format."
     def __init__(self,
@@ -150,7 +151,7 @@ class Pictures:
         self.scaler, self.luma, self.fields, self.opaque, self.turned = VideoReformatter(), Luma(), Fields(), Opaque(), None
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:  # (height, width[, 3]) uint8; I420: (height * 3 // 2, width)
-        if self.turned is None: self.turned = orientation(frame)  # once: reading side data keeps a frame until the next collection
+        if self.turned is None: self.turned = orientation(frame)
         if any(part.is_alpha for part in frame.format.components): frame = self.opaque(frame)
         turned, (matrix, range_), yuv = self.turned, colours(frame), self.pixel_format == 'yuv420p'
         width, height = _target(self.size, self.stored, self.shown, turned[0], yuv)
