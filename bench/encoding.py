@@ -55,7 +55,7 @@ def scaling(clips: dict[str, Path], pairs: int) -> Verdict:
     return Verdict(2, 'Stage 3 per video against the ffmpeg command', 'ratio at most 1.05 on every clip', f'largest ratio {worst:.2f}',
                    worst <= 1.05, lines, ['fvc.stages.scaling.scale_video(clip, target, defaults)',
                                           ' '.join(map(str, words)).replace(folder, 'FOLDER')], START,
-                   'decoding, scaling and encoding are libav on both sides; what is left is Python between them, about 30 µs a frame, '
+                   'decoding, scaling and encoding are libav on both sides; what is left is Python between them, a few µs a frame, '
                    'and the difference of the two builds of libav and x264')
 
 

@@ -6,13 +6,13 @@
 __all__ = ['KEY_EVERY', 'X264', 'HELD_BYTES', 'SPILL_BUFFER', 'RECORD', 'FRAMES_AT_ONCE', 'BYTES_AT_ONCE', 'PIXELS_A_PASS',
            'Output', 'Written', 'open_stream', 'transcode']
 
-# %% ../nbs/core/05_transcode.ipynb #b217b751
+# %% ../nbs/core/05_transcode.ipynb #e3d963a6
 import os, struct, tempfile
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 import av
 import numpy as np
@@ -163,15 +163,15 @@ class _Encoder(_Encoder):
         return Written(Path(self.output.path), self.count, *size, self.count / seconds, self.path.stat().st_size,
                        file_sha256(self.path), seconds)
 
-# %% ../nbs/core/05_transcode.ipynb #fe701caf
+# %% ../nbs/core/05_transcode.ipynb #7ce9c31a
 FRAMES_AT_ONCE, BYTES_AT_ONCE = 8, 1 << 20
 
-def _batched(frames: Iterator[av.VideoFrame]) -> Iterator[list[av.VideoFrame]]:
-    for frame in frames:
+def _batched(numbered: Iterator[tuple[int, av.VideoFrame]]) -> Iterator[list[tuple[int, av.VideoFrame]]]:
+    for index, frame in numbered:
         fitting = BYTES_AT_ONCE // (frame.width * frame.height * 3 // 2)
-        yield [frame, *islice(frames, max(min(FRAMES_AT_ONCE, fitting) - 1, 0))]
+        yield [(index, frame), *islice(numbered, max(min(FRAMES_AT_ONCE, fitting) - 1, 0))]
 
-# %% ../nbs/core/05_transcode.ipynb #29e831ca
+# %% ../nbs/core/05_transcode.ipynb #14f9ffb3
 @contextmanager
 def _writing():
     "What cannot be read is a VideoError by now; what the system still complains of is what cannot be written."
@@ -185,13 +185,13 @@ PIXELS_A_PASS = 11_000_000  # pixels of all frames that are being encoded side b
 def _one_pass(source: Source, share: Callable[[av.VideoFrame], list[Output]], indices: Collection[int] | None) -> list[Written]:
     with ExitStack() as stack, _writing():
         encoders = None
-        for index, frame in enumerate(chain.from_iterable(_batched(iter(source)))):
-            if encoders is None: encoders = [_Encoder(output, source, frame, stack) for output in share(frame)]
-            if indices is not None and index not in indices: continue
-            moment = frame.pts, frame.duration
+        for batch in _batched(enumerate(source)):
+            if encoders is None: encoders = [_Encoder(output, source, batch[0][1], stack) for output in share(batch[0][1])]
+            wanted = [(frame, frame.pts, frame.duration) for index, frame in batch if indices is None or index in indices]
             for encoder in encoders:
-                (frame.pts, frame.duration), frame.time_base = moment, source.tick
-                encoder.add(frame)
+                for frame, pts, duration in wanted:
+                    frame.pts, frame.duration, frame.time_base = pts, duration, source.tick
+                    encoder.add(frame)
         return [encoder.finish() for encoder in encoders]
 
 def _apart(source: Source, outputs: list[Output]) -> list[Output]:
