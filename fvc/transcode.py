@@ -44,10 +44,10 @@ class Written:
     sha256: str  # of the file
     duration: float  # seconds
 
-# %% ../nbs/core/05_transcode.ipynb #f9f5c8e8
+# %% ../nbs/core/05_transcode.ipynb #d3226955
 KEY_EVERY = 24  # frames
 X264 = ('threads=1:lookahead-threads=1:sliced-threads=0:rc-lookahead=0:mbtree=0:bframes=0:ref=1:weightp=0:scenecut=0:force-cfr=1:qcomp=0.8:'
-        f'partitions=i4x4,i8x8:keyint={KEY_EVERY}:min-keyint=1')
+        f'partitions=i4x4,i8x8:cabac=0:keyint={KEY_EVERY}:min-keyint=1')
 HELD_BYTES = 32 << 20  # frames held to be played backwards
 SPILL_BUFFER = 128 << 10  # bytes of encoded packets written at once
 RECORD = struct.Struct('<q?I')  # pts, key frame, bytes that follow
