@@ -47,7 +47,8 @@ def scaling(clips: dict[str, Path], pairs: int) -> Verdict:
             raw[name] = statistics.median(o['cpu'] / t['whole'] for o, t in zip(ours, theirs))
             lines.append(f'{name} to {made["width"]}x{made["height"]}: fvc {spread([o["cpu"] for o in ours], 3)} CPU-s, ffmpeg '
                          f'{spread([t["cpu"] for t in theirs], 3)} CPU-s: ratio {middle(each)} over {len(each)} pairs '
-                         f'(with the start of ffmpeg {raw[name]:.2f}); peak {max(o["above"] for o in ours):.0f} MB above imports, ffmpeg {max(t["peak"] for t in theirs):.0f} MB; '
+                         f'(with the start of ffmpeg {raw[name]:.2f}); peak {max(o["above"] for o in ours):.0f} MB above imports, '
+                         f'ffmpeg {max(t["peak"] for t in theirs):.0f} MB; '
                          f'{Path(folder, "ours.mp4").stat().st_size:,} and {Path(folder, "theirs.mp4").stat().st_size:,} bytes')
         slowest, worst = max(ratios, key=ratios.get), max(ratios.values())
         task = dict(of='scale', given=dict(path=str(clips[slowest]), target=f'{folder}/ours.mp4'))
