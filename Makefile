@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 
-.PHONY: run test torture lab docs bench setup science clean
+.PHONY: run test mutants torture lab docs bench setup science clean
 
 run: setup  ## sample corpus, stages 0-4, four models on all folds, report
 	$(BIN)/fvc run
 
 test: setup  ## every notebook's tests, the tests that cross notebooks, the state of the notebooks, the docs site
 	bash .ci/test.sh
+
+mutants: setup  ## plant known faults in a copy, one at a time, and see that a test fails; MUTANTS=intervals for a part
+	PYTHONPATH=tests $(BIN)/python -m mutants $(MUTANTS)
 
 torture: setup  ## kills, faults, damaged videos, full disks, signals against stages 0-4; prints the counts; TORTURE="kills --seed 7" for a part
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m torture $(TORTURE)

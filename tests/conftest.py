@@ -1,5 +1,6 @@
 """What several test files share: real videos and a small indexed corpus, made once."""
 import os
+import shutil
 from pathlib import Path
 
 import av
@@ -33,16 +34,25 @@ def shared():
     return folder
 
 
-@pytest.fixture(scope='session')
-def corpus(tmp_path_factory):
-    "A small sample corpus through stages 0-4: twelve cascades on six photographs, two folds, two copies a video."
+def make_corpus(folder):
+    "A small sample corpus through stages 0-4 in folder/work: twelve cascades on six photographs, two folds, two copies a video."
     from fvc import pipeline
     from fvc.sample import SAMPLE_PASSWORD, make_sample
     from fvc.stages.setup import setup
-    place = tmp_path_factory.mktemp('corpus') / 'work'
-    archives = make_sample(place.parent / 'archives', n_cascades=12, seconds=1.0, side=160)
+    place = folder / 'work'
+    archives = make_sample(folder / 'archives', n_cascades=12, seconds=1.0, side=160)
     words = ['split.n_splits=2', 'stages.augmentation.num_augmentations=2']
     setup(archives, str(place), ' '.join(words), SAMPLE_PASSWORD)
     for number in (1, 2, 3, 4):
         pipeline.run_one_stage(number, str(place), words)
     return place
+
+
+@pytest.fixture(scope='session')
+def corpus(tmp_path_factory):
+    "The corpus of `make_corpus`, made once; FVC_TEST_CORPUS names a folder that holds one already."
+    folder = tmp_path_factory.mktemp('corpus')
+    if not (stored := os.environ.get('FVC_TEST_CORPUS')):
+        return make_corpus(folder)
+    shutil.copytree(stored, folder, dirs_exist_ok=True, symlinks=True)
+    return folder / 'work'
