@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
+from chapters import write_sidebar
+from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
 
 
@@ -13,7 +14,7 @@ def build(root: Path, quarto: bool) -> Path:
     "The folder of the rendered site; raises SystemExit when a step fails."
     os.chdir(root)
     refresh_quarto_yml()
-    nbdev_sidebar.__wrapped__()
+    write_sidebar(root)
     proc_nbs(force=True)
     if quarto:
         subprocess.run(['quarto', 'render', '_proc'], check=True)

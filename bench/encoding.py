@@ -88,5 +88,5 @@ def augmenting(clips: dict[str, Path], pairs: int) -> Verdict:
     worst = max(ratios.values())
     return Verdict(3, 'Stage 1: ten copies against one ffmpeg process with the same ten branches', 'ratio at most 1.15 on every clip',
                    f'largest ratio {worst:.2f}', worst <= 1.15, lines,
-                   ['fvc.transcode.transcode(clip, ten outputs)', ' '.join(map(str, words)).replace(folder, 'FOLDER')], START,
+                   ['fvc.video.transcode.transcode(clip, ten outputs)', ' '.join(map(str, words)).replace(folder, 'FOLDER')], START,
                    'encoding: nine tenths of the time are spent inside x264 on both sides')

@@ -3,7 +3,7 @@ import json, os, statistics, subprocess, sys, time
 from dataclasses import dataclass
 from pathlib import Path
 
-from fvc.workers import ENVIRONMENT
+from fvc.engine.workers import ENVIRONMENT
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

@@ -5,7 +5,7 @@ CHOICE = {}
 
 
 def uniform(total: int, n: int) -> list[int]:
-    "The indices that fvc.frames.uniform_sample_indices gives."
+    "The indices that fvc.video.frames.uniform_sample_indices gives."
     return [(total - 1) // 2] if n == 1 else [(i * (total - 1) * 2 + n - 1) // (2 * (n - 1)) for i in range(n)]
 
 

@@ -8,7 +8,7 @@ from verdict import Verdict
 
 COUNTS = (6, 8, 16, 32)
 DOUBTFUL, AGAIN = 1.15, 5  # a ratio above this is measured again in so many times the rounds, and the second figure counts
-SIDES = [("fvc", "fvc.frames.pick_frames(clip, n)"),
+SIDES = [("fvc", "fvc.video.frames.pick_frames(clip, n)"),
          ("torchcodec", "VideoDecoder(clip, dimension_order='NHWC', num_ffmpeg_threads=1, seek_mode='exact').get_frames_at(indices)"),
          ("approximate", "the same with seek_mode='approximate': shown beside it, not counted, since its times are computed from the mean rate"),
          ("decord", "VideoReader(clip, num_threads=1).get_batch(indices)")]

@@ -33,7 +33,7 @@ def afresh(number: int, place: Path): shutil.rmtree(place / OUTPUTS[number], ign
 
 def imports(number: int) -> Cost:
     "What a worker of a stage takes before its first video."
-    return command([PYTHON, '-c', f'import cloudpickle, cv2, fvc.workers; from fvc.stages.{STAGES[number][0]} import work'])
+    return command([PYTHON, '-c', f'import cloudpickle, cv2, fvc.engine.workers; from fvc.stages.{STAGES[number][0]} import work'])
 
 
 def above(peak: float, number: int, known: dict = {}) -> float:

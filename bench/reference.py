@@ -1,7 +1,7 @@
 """The features of stages 2 and 4 written as their formulas read, in double precision: slow, and what the fast ones must equal."""
 import numpy as np
 
-from fvc.forensic_maps import plain_maps
+from fvc.forensics.maps import plain_maps
 
 TILES, BLOCK = 12, 8
 OFFSET = dict(noise=0.05, dct_low=0.3, dct_mid=0.1, dct_high=0.05, fine=0.1, coarse=0.5, broad=1.0)

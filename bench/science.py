@@ -19,15 +19,15 @@ def measure_corpus(seed: int,  # of the corpus
                    copies: int,  # augmented copies a video that 5a is trained on
                    ) -> dict:  # auc of 5a, auc of metadata alone, seconds
     "Make a corpus, run stages 0 to 2, train 5a on all folds and score both."
-    from fvc.experiment import run_fold
-    from fvc.floors import metadata_floor
-    from fvc.intervals import group_bootstrap
-    from fvc.results import run_predictions
-    from fvc.sample import SAMPLE_PASSWORD, make_sample
+    from fvc.running.experiment import run_fold
+    from fvc.evidence.floors import metadata_floor
+    from fvc.scores.intervals import group_bootstrap
+    from fvc.learning.results import run_predictions
+    from fvc.corpus.sample import SAMPLE_PASSWORD, make_sample
     from fvc.stages.augmentation import stage1_augment_videos
     from fvc.stages.features import stage2_extract_features
     from fvc.stages.setup import setup
-    from fvc.table import read_table
+    from fvc.core.table import read_table
     began = time.time()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         place, chosen = Path(folder) / 'data', {} if strength is None else {'strength': strength}

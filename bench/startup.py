@@ -26,7 +26,7 @@ def maths(clips: dict[str, Path], repeats: int) -> Verdict:
     return Verdict(4, 'Maths of stages 2 and 4 on a 1280x720 frame', 'at most 12 ms on one core for all features, equal to the plain '
                    'implementation to 1e-6', f'stage 2 {statistics.median(took[2]):.1f} ms, stage 4 {statistics.median(took[4]):.1f} ms, '
                    f'largest difference {off[worst]:.0e}', far <= 12 and off[worst] <= 1e-6, lines,
-                   ['fvc.forensics.video_features(six frames), fvc.forensics_scaled.scaled_features(six frames)',
+                   ['fvc.forensics.signals.video_features(six frames), fvc.forensics.scaled_signals.scaled_features(six frames)',
                     'bench/reference.py: reference_features(two frames)'],
                    'processor time of the calls in a warm process, one thread, without decoding',
                    'memory traffic: block maps (DCT as a matrix product, three residual and three Laplacian maps) are two thirds of stage 2')

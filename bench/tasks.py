@@ -6,16 +6,16 @@ import cv2
 import numpy as np
 import polars as pl
 
-from fvc.config import INDEX, compose, seed_for
-from fvc.forensics import video_features
-from fvc.forensics_scaled import planes, scaled_features
-from fvc.frames import iter_frames, pick_frames
-from fvc.probe import probe
-from fvc.registry import parts
+from fvc.core.config import INDEX, compose, seed_for
+from fvc.forensics.signals import video_features
+from fvc.forensics.scaled_signals import planes, scaled_features
+from fvc.video.frames import iter_frames, pick_frames
+from fvc.video.probe import probe
+from fvc.core.registry import parts
 from fvc.stages import augmentation, features, scaled_features as stage4, scaling
-from fvc.table import file_sha256, read_table, write_table
-from fvc.transcode import X264, Output, transcode
-from fvc.viewing import look
+from fvc.core.table import file_sha256, read_table, write_table
+from fvc.video.transcode import X264, Output, transcode
+from fvc.video.frame_planes import look
 from reference import reference_features
 
 CHECKED = (0, 3)  # frames of a clip that the slow reference measures too

@@ -36,8 +36,8 @@ def shared():
 
 def make_corpus(folder):
     "A small sample corpus through stages 0-4 in folder/work: twelve cascades on six photographs, two folds, two copies a video."
-    from fvc import pipeline
-    from fvc.sample import SAMPLE_PASSWORD, make_sample
+    from fvc.running import pipeline
+    from fvc.corpus.sample import SAMPLE_PASSWORD, make_sample
     from fvc.stages.setup import setup
     place = folder / 'work'
     archives = make_sample(folder / 'archives', n_cascades=12, seconds=1.0, side=160)

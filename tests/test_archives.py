@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 import pyzipper
 from conftest import write_clip
-from fvc.archives import write_zip
-from fvc.cli import main
-from fvc.table import read_table
+from fvc.corpus.archives import write_zip
+from fvc.running.cli import main
+from fvc.core.table import read_table
 
 GOOD = 'FVC2/youtube/good0000000/video.mp4'
 PASSWORD = 'open sesame'

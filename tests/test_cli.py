@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, write_clip
-from fvc.runs import runs_folder
+from fvc.running.notebooks import runs_folder
 
 FVC = Path(sys.executable).with_name('fvc')
 
@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='session')
 def archives(tmp_path_factory, folder):
     "The same as encrypted archives with their tables."
-    from fvc.archives import write_zip
+    from fvc.corpus.archives import write_zip
     root = tmp_path_factory.mktemp('archives')
     rows = ['cascade_id,video_url,label']
     members = {1: {}, 2: {}, 3: {}}

@@ -5,16 +5,16 @@ from fractions import Fraction
 import numpy as np
 import polars as pl
 import pytest
-from fvc.clips import feature_columns, load_rows
-from fvc.experiment import make_split, run_fold
-from fvc.floors import permutation_aucs
-from fvc.frames import pick_frames
-from fvc.near_duplicates import FINGERPRINT, fingerprint, near_duplicate_pairs
-from fvc.registry import spec_of
-from fvc.results import resolve
-from fvc.scenes import encode
-from fvc.splits import LeakageError, Split, cut_folds
-from fvc.table import StaleConfiguration, read_table, table_metadata, write_table
+from fvc.learning.clips import feature_columns, load_rows
+from fvc.running.experiment import make_split, run_fold
+from fvc.evidence.floors import permutation_aucs
+from fvc.video.frames import pick_frames
+from fvc.corpus.near_duplicates import FINGERPRINT, fingerprint, near_duplicate_pairs
+from fvc.core.registry import spec_of
+from fvc.learning.results import resolve
+from fvc.corpus.scenes import encode
+from fvc.corpus.splits import LeakageError, Split, cut_folds
+from fvc.core.table import StaleConfiguration, read_table, table_metadata, write_table
 
 WORDS = 'profile=small split.n_splits=2 experiment.mlflow=false data.frames=2 data.side=32 training.epochs=2'
 TABLE = 'split.n_splits=2 experiment.mlflow=false'
@@ -48,7 +48,7 @@ def weights(result):
     if (folder / 'weights.safetensors').is_file():
         from safetensors.numpy import load_file
         return load_file(folder / 'weights.safetensors')
-    from fvc.fitting import load_estimator
+    from fvc.learning.fitting import load_estimator
     model = load_estimator(folder)
     return dict(coef=model[-1].coef_, mean=model[1].mean_, scale=model[1].scale_, median=model[0].statistics_)
 

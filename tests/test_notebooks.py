@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / '.ci'))
+from chapters import AFTER, CHAPTERS, sidebar  # noqa: E402
+
 NOTEBOOKS = sorted(p for p in (ROOT / 'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
 MODELS = [p for p in NOTEBOOKS if re.fullmatch(r'5[a-z]_\w+\.ipynb', p.name)]
 MODULES = sorted(p for p in (ROOT / 'fvc').rglob('*.py') if p.name != '_modidx.py')  # nbdev's own index of names
@@ -150,37 +153,70 @@ def test_annotations_can_be_read(path):
     assert not unknown
 
 
-LAYERS = {  # a module imports only from lower layers, or within its layer from a notebook with a smaller number
-    0: ('registry', 'settings', 'config', 'parameters'), 3: ('sample', 'scenes', 'clips', 'setup', 'augmentation', 'features', 'scaling', 'scaled_features'),
-    4: ('fitting', 'checks', 'results', 'figures', 'experiment', 'floors', 'integrity', 'audit', 'runs'), 5: ('model_training', 'report', 'pipeline'), 6: ('cli',),
-    2: ('folds', 'splits', 'corpus', 'sources', 'near_duplicates', 'footage', 'stage', 'optim', 'training')}
+def place(module):
+    "Where a module stands: the number of its chapter, and of its notebook in it (one number for all models, and for all stages but 0)."
+    _, chapter, *rest = module.split('.')
+    order = [p.stem.partition('_')[2] for p in NOTEBOOKS if p.parent.name == chapter]
+    follows = AFTER.get('.'.join([chapter, *rest]))
+    number = order.index(follows) + 0.5 if follows else order.index(rest[0]) if rest and rest[0] in order else 0
+    return CHAPTERS.index(chapter), number
 
 
-def layer(module):
-    if module.startswith('fvc.models'):
-        return 2
-    return next((n for n, names in LAYERS.items() if module.split('.')[-1] in names), 1)
+def imported(module, node):
+    "The modules of fvc that an import names."
+    if isinstance(node, ast.Import): return [a.name for a in node.names if a.name.startswith('fvc.')]
+    if not isinstance(node, ast.ImportFrom): return []
+    base = module.rsplit('.', node.level)[0] + '.' if node.level else ''
+    target = (base + (node.module or '')).rstrip('.')
+    if not target.startswith('fvc'): return []
+    return [target] if len(target.split('.')) > 2 else [f'{target}.{a.name}' for a in node.names]
 
 
-def test_layers():
-    "Imports at the top of a module point downwards; what is imported inside a function is looked up by name at run time."
-    wrong = []
-    for path in MODULES:
-        module = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.ImportFrom):
-                base = module.rsplit('.', node.level)[0] + '.' if node.level else ''
-                target = base + (node.module or '')
-                if target.startswith('fvc.') and layer(target) > layer(module):
-                    wrong.append(f'{module} imports {target}')
-    assert not wrong, wrong
+def rising(path):
+    "The imports of a module, late ones too, that point upwards."
+    module = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+    if path.name == '__init__.py': return []
+    targets = [t for node in ast.walk(ast.parse(path.read_text())) for t in imported(module, node)]
+    return [f'{module} imports {t}' for t in targets if t != module and not place(t) < place(module) and
+            not (place(t)[0] == place(module)[0] and CHAPTERS[place(t)[0]] == 'stages')]
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: '.'.join(p.parts[-2:]))
+def test_imports_point_down(path):
+    "To earlier notebooks of the chapter, or to earlier chapters; imports inside functions too. Only the registry looks upward, by address."
+    assert not rising(path), rising(path)
+
+
+def test_an_import_that_rises_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], 'ROOT', tmp_path)
+    (tmp_path / 'fvc' / 'scores').mkdir(parents=True)
+    odd = tmp_path / 'fvc' / 'scores' / 'metrics.py'
+    for line, wrong in (('from fvc.core.table import read_table', 0), ('from .intervals import Interval', 1), ('def f():\n    from ..running import cli', 1),
+                        ('import fvc.corpus.folds', 1), ('from fvc.scores.plots import new_axis', 1)):
+        odd.write_text(line)
+        assert len(rising(odd)) == wrong, line
+
+
+def test_every_notebook_has_a_chapter_and_a_number():
+    "Numbers start at 01 in each chapter, without letters and without gaps; the module has the notebook's stem."
+    for chapter in CHAPTERS:
+        books = [p for p in NOTEBOOKS if p.parent.name == chapter]
+        assert [p.stem[:3] for p in books] == [f'{n:02d}_' for n in range(1, len(books) + 1)], chapter
+        for p in books: assert source(cells(p)[0]).strip() == f'#| default_exp {chapter}.{p.stem[3:]}', p
+    assert {p.parent.name for p in NOTEBOOKS} <= {*CHAPTERS, 'nbs', 'howto'}
+    stems = [re.sub(r'^[0-9]+[a-z]?_', '', p.stem) for p in NOTEBOOKS]
+    assert len(stems) == len(set(stems)), 'nbdev names pages by their stems'
+
+
+def test_the_sidebar_follows_the_chapters():
+    assert (ROOT / 'nbs' / 'sidebar.yml').read_text(encoding='utf-8') == sidebar(), 'run python .ci/chapters.py'
 
 
 def test_every_setting_is_read_somewhere():
     "A configuration key that nobody reads is a promise that is not kept."
     import dataclasses
 
-    from fvc import config
+    from fvc.core import config
     text = '\n'.join(p.read_text() for p in MODULES)
     names = {f.name for c in vars(config).values() if dataclasses.is_dataclass(c) for f in dataclasses.fields(c)}
     unread = [n for n in names if not re.search(rf"[\w\])]\.{n}\b|\['{n}'\]|\[\"{n}\"\]", text.replace('cfg.to_dict', ''))]
@@ -188,6 +224,5 @@ def test_every_setting_is_read_somewhere():
 
 
 def test_readme_says_what_the_front_page_says():
-    sys.path.insert(0, str(ROOT / '.ci'))
     from readme import readme
     assert (ROOT / 'README.md').read_text(encoding='utf-8') == readme(), 'run python .ci/readme.py'

@@ -14,14 +14,14 @@ import polars as pl
 import pytest
 from av.stream import Disposition
 from conftest import write_clip
-from fvc import pipeline
-from fvc.clips import ClipDataset, load_rows
-from fvc.forensics import feature_names
-from fvc.frames import iter_frames, pick_frames
-from fvc.probe import VideoError, probe
-from fvc.registry import Clip
+from fvc.running import pipeline
+from fvc.learning.clips import ClipDataset, load_rows
+from fvc.forensics.signals import feature_names
+from fvc.video.frames import iter_frames, pick_frames
+from fvc.video.probe import VideoError, probe
+from fvc.core.registry import Clip
 from fvc.stages.setup import setup
-from fvc.viewing import even_size, look
+from fvc.video.frame_planes import even_size, look
 from odd_files import BROKEN, EXPECTED, REFUSED, UNCOUNTED, VIDEOS
 
 NAMES = ['two  words', ' lead', 'trail ', "it's", 'say "hi"', '視頻 é', '😀', 'e\u0301', 'é', 'line\nbreak', 'tab\there', '-dash', '--help', 'x' * 246,

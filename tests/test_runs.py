@@ -9,9 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 from conftest import ROOT
-from fvc import pipeline
-from fvc.experiment import run_fold
-from fvc.table import StaleConfiguration, read_table
+from fvc.running import pipeline
+from fvc.running.experiment import run_fold
+from fvc.core.table import StaleConfiguration, read_table
 
 BIN = Path(sys.executable).parent
 SMALL = 'profile=small split.n_splits=2 data.frames=2 data.side=32 training.epochs=2'
@@ -80,7 +80,7 @@ def test_two_processes_train_as_one_does(corpus):
 
 def test_stages_repeat_and_resume(corpus, tmp_path):
     "The same corpus set up elsewhere has the same tables; a second call changes nothing."
-    from fvc.sample import SAMPLE_PASSWORD
+    from fvc.corpus.sample import SAMPLE_PASSWORD
     from fvc.stages.setup import setup
     words = ['split.n_splits=2', 'stages.augmentation.num_augmentations=2']
     setup(corpus.parent / 'archives', str(tmp_path / 'w'), ' '.join(words), SAMPLE_PASSWORD)
@@ -105,7 +105,7 @@ def test_rows_in_are_rows_out(corpus):
 
 
 def test_the_audit_finds_a_copy_that_changed_without_changing_its_size(corpus, tmp_path):
-    from fvc.integrity import audit_integrity
+    from fvc.evidence.integrity import audit_integrity
     place = shutil.copytree(corpus, tmp_path / 'w')
     assert audit_integrity(str(place)).sound
     changed = [read_table(place / table).filter(pl.col('status') == 'ok', pl.col('variant') != 'original')['path'][0]
@@ -121,7 +121,7 @@ def test_the_audit_finds_a_copy_that_changed_without_changing_its_size(corpus, t
 
 def test_an_executed_notebook_shows_its_plots(tmp_path):
     "Whatever backend the caller's environment names, figures end up in the executed copy and in its page."
-    from fvc.runs import Task, execute, to_html
+    from fvc.running.notebooks import Task, execute, to_html
     cells = [('fold: int = 1', ['parameters']), ('import matplotlib.pyplot as plt', []), ('plt.plot([fold, 2]);', [])]
     nb = dict(cells=[dict(cell_type='code', id=str(i), source=s, metadata=dict(tags=t), outputs=[], execution_count=None)
                      for i, (s, t) in enumerate(cells)],

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..registry import Spec
+from ..core.registry import Spec
 
 # %% ../../nbs/5a_logistic_regression.ipynb #a989abdc
 def logistic_regression(C: float = 0.1,  # inverse strength of the L2 penalty, > 0

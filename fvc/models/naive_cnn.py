@@ -8,8 +8,8 @@ __all__ = ['spec', 'conv_block', 'NaiveCNN', 'naive_cnn']
 # %% ../../nbs/5c_naive_cnn.ipynb #6d3c50a9
 from torch import Tensor, nn
 
-from ..blocks import FrameMean, Head, Normalize
-from ..registry import Clip, Spec
+from ..learning.blocks import FrameMean, Head, Normalize
+from ..core.registry import Clip, Spec
 
 # %% ../../nbs/5c_naive_cnn.ipynb #a5677228
 def conv_block(channels_in: int, channels_out: int) -> nn.Sequential:  # (B, in, H, W) -> (B, out, H/2, W/2)

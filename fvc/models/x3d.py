@@ -9,9 +9,9 @@ __all__ = ['ZOO', 'KINETICS', 'spec', 'X3D', 'kinetics_names', 'x3d']
 from pytorchvideo.models.x3d import create_x3d
 from torch import Tensor, nn
 
-from ..blocks import Head, Normalize
-from ..registry import Clip, Spec
-from ..weights import load_published_weights
+from ..learning.blocks import Head, Normalize
+from ..core.registry import Clip, Spec
+from ..learning.weights import load_published_weights
 
 # %% ../../nbs/5q_x3d.ipynb #7d225234
 class X3D(nn.Module):

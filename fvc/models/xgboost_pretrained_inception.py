@@ -9,9 +9,9 @@ __all__ = ['spec', 'FrozenEmbedder', 'xgboost_pretrained_inception']
 from torch import Tensor, nn
 from xgboost import XGBClassifier
 
-from ..blocks import FrameMean
-from ..registry import Clip, Spec
-from ..weights import load_image_backbone
+from ..learning.blocks import FrameMean
+from ..core.registry import Clip, Spec
+from ..learning.weights import load_image_backbone
 
 # %% ../../nbs/5f_xgboost_pretrained_inception.ipynb #9db69222
 class FrozenEmbedder(nn.Module):

@@ -15,14 +15,14 @@ from functools import partial
 from pathlib import Path
 import cv2
 import numpy as np
-from ..config import INDEX, compose, seed_for, workspace
-from ..damage import usable_frames
-from ..frames import uniform_sample_indices
-from ..registry import UnknownName, nearest, parts, register_augmentation
-from ..stage import run_stage
-from ..table import read_table
-from ..transcode import Output, transcode
-from ..viewing import Look, Source
+from ..core.config import INDEX, compose, seed_for, workspace
+from ..video.damage import usable_frames
+from ..video.frames import uniform_sample_indices
+from ..core.registry import UnknownName, nearest, parts, register_augmentation
+from ..engine.per_video import run_stage
+from ..core.table import read_table
+from ..video.transcode import Output, transcode
+from ..video.frame_planes import Look, Source
 
 # %% ../../nbs/1_augmentation.ipynb #dc61adf5
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Edit:
     "How a copy differs from its video."
     params: dict  # what was drawn; kept in the table
     filters: str = ''  # libav's notation
-    warp: Callable | None = None  # see `fvc.transcode.Output`
+    warp: Callable | None = None  # see `fvc.video.transcode.Output`
     repeat: Callable[[int], int] | None = None
     reverse: bool = False
 

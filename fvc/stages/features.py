@@ -12,14 +12,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..config import compose, workspace
-from ..forensics import codec_features, feature_names, video_features
-from ..damage import usable_frames
-from ..frames import pick_frames
-from ..probe import VideoError, probe
-from ..stage import run_stage
-from ..table import atomic_path, read_table
-from ..workers import settled
+from ..core.config import compose, workspace
+from ..forensics.signals import codec_features, feature_names, video_features
+from ..video.damage import usable_frames
+from ..video.frames import pick_frames
+from ..video.probe import VideoError, probe
+from ..engine.per_video import run_stage
+from ..core.table import atomic_path, read_table
+from ..engine.workers import settled
 
 # %% ../../nbs/2_features.ipynb #31fa2962
 def measure(

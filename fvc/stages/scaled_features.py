@@ -8,12 +8,12 @@ __all__ = ['measure', 'work', 'stage4_extract_scaled_features']
 # %% ../../nbs/4_scaled_features.ipynb #d606c14c
 from pathlib import Path
 
-from ..config import compose, workspace
-from ..forensics import codec_features, feature_names
-from ..forensics_scaled import scaled_features
-from ..frames import pick_frames
-from ..probe import probe
-from ..stage import run_stage
+from ..core.config import compose, workspace
+from ..forensics.signals import codec_features, feature_names
+from ..forensics.scaled_signals import scaled_features
+from ..video.frames import pick_frames
+from ..video.probe import probe
+from ..engine.per_video import run_stage
 from .features import feature_rows, read_input, save_arrays
 
 # %% ../../nbs/4_scaled_features.ipynb #fddc98bf

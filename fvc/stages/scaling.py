@@ -10,13 +10,13 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-from ..config import compose, workspace
-from ..damage import usable_frames
-from ..stage import run_stage
-from ..table import read_table
-from ..transcode import Output, transcode
-from ..viewing import Source, look
-from ..workers import settled
+from ..core.config import compose, workspace
+from ..video.damage import usable_frames
+from ..engine.per_video import run_stage
+from ..core.table import read_table
+from ..video.transcode import Output, transcode
+from ..video.frame_planes import Source, look
+from ..engine.workers import settled
 
 # %% ../../nbs/3_scaling.ipynb #2b619249
 def scaled_size(width: int, height: int, # as displayed, pixels
@@ -31,11 +31,11 @@ def scaled_size(width: int, height: int, # as displayed, pixels
 @cache
 def _vae(name):
     "The autoencoder, loaded once a worker; imported only when it is used, since it brings PyTorch."
-    from fvc.autoencoder import load_autoencoder
+    from fvc.learning.autoencoder import load_autoencoder
     return load_autoencoder(name)
 
 def _redrawn(source, target, size, config, first):
-    from fvc.autoencoder import autoencode
+    from fvc.learning.autoencoder import autoencode
     return autoencode(source, target, _vae(config['weights']), size, config['crf'], config['preset'], first=first)
 
 def scale_video(source: Path, target: Path, config: dict,

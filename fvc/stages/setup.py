@@ -11,16 +11,16 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 import polars as pl
-from ..config import INDEX, canonical_hash, compose, workspace
-from ..corpus import CorpusError, duplicate, merge_contents, printable
-from ..footage import find_look_alikes, largest_group, merges
-from ..damage import sound_part
-from ..probe import VideoError, probe
-from ..sources import Plan, describe, place_videos
-from ..splits import cut_folds, extend_folds, group_components
-from ..stage import only_writer, run_stage
-from ..table import atomic_path, file_sha256, read_table, table_metadata, write_table
-from ..workers import settled
+from ..core.config import INDEX, canonical_hash, compose, workspace
+from ..corpus.statements import CorpusError, duplicate, merge_contents, printable
+from ..corpus.look_alikes import find_look_alikes, largest_group, merges
+from ..video.damage import sound_part
+from ..video.probe import VideoError, probe
+from ..corpus.sources import Plan, describe, place_videos
+from ..corpus.splits import cut_folds, extend_folds, group_components
+from ..engine.per_video import only_writer, run_stage
+from ..core.table import atomic_path, file_sha256, read_table, table_metadata, write_table
+from ..engine.workers import settled
 
 # %% ../../nbs/0_setup.ipynb #2957169f
 PROBED = dict(sha256=pl.String, bytes=pl.Int64, container=pl.String, codec=pl.String, width=pl.Int64, height=pl.Int64,

@@ -16,8 +16,8 @@ def trivial(item):
 def _measure(folder, videos, log):
     def run():
         import polars as pl
-        from fvc.config import StagesConfig
-        from fvc.stage import run_stage
+        from fvc.core.config import StagesConfig
+        from fvc.engine.per_video import run_stage
         variants = ['original'] + [f'kind_{n}' for n in range(ROWS - 1)]
         table = pl.DataFrame(dict(video_id=[f'video-{n // ROWS}' for n in range(videos * ROWS)], variant=variants * videos)).with_columns(
             label=pl.lit(1, pl.Int8), group=pl.lit('g'), path=pl.lit('x.mp4'), status=pl.lit('ok'), reason=pl.lit(None, pl.String),

@@ -69,8 +69,8 @@ def write_mutants(folder, count, seed):
 
 def watched(log):
     "Have the engine write down how long every video took."
-    import fvc.stage
-    inner = fvc.stage.process
+    import fvc.engine.per_video
+    inner = fvc.engine.per_video.process
 
     def process(*args, **rest):
         for item, status, answer, spent in inner(*args, **rest):
@@ -78,7 +78,7 @@ def watched(log):
                 out.write(json.dumps([item['video_id'], status, spent.wall, answer if status == 'failed' else '']) + '\n')
             yield item, status, answer, spent
 
-    fvc.stage.process = process
+    fvc.engine.per_video.process = process
 
 
 def run_mutants(folder, count, seed, tell):

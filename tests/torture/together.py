@@ -12,8 +12,8 @@ from .world import TABLES, differences
 def _noting(log, interrupted=0, signum=0):
     "Have the engine write down every video whose rows it has received, and be interrupted just then, before they are kept."
     def install():
-        import fvc.stage
-        inner = fvc.stage.process
+        import fvc.engine.per_video
+        inner = fvc.engine.per_video.process
 
         def process(*args, **rest):
             for number, answer in enumerate(inner(*args, **rest), 1):
@@ -23,7 +23,7 @@ def _noting(log, interrupted=0, signum=0):
                     os.kill(os.getpid(), signum)
                 yield answer
 
-        fvc.stage.process = process
+        fvc.engine.per_video.process = process
     return install
 
 

@@ -20,7 +20,7 @@ PIPE = 1 << 20
 def warm():
     "Import here what every forked run needs; nothing is called, since threads do not survive a fork."
     import cloudpickle, polars, pyarrow, sklearn.model_selection, tqdm  # noqa: E401, F401
-    import fvc.cli, fvc.pipeline, fvc.stages.augmentation, fvc.stages.scaled_features, fvc.stages.scaling  # noqa: E401, F401
+    import fvc.running.cli, fvc.running.pipeline, fvc.stages.augmentation, fvc.stages.scaled_features, fvc.stages.scaling  # noqa: E401, F401
 
 
 @dataclass
@@ -94,7 +94,7 @@ def start(arguments, before=None, environment=None):
         sys.stdout, sys.stderr = (os.fdopen(n, 'w', buffering=1) for n in (1, 2))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.update(environment or {}, OMP_NUM_THREADS='1', POLARS_MAX_THREADS='2')
-        from fvc.cli import main
+        from fvc.running.cli import main
         for prepare in (*broken, *filter(None, [before])):
             prepare()
         sys.argv = ['fvc', *arguments]
@@ -147,7 +147,7 @@ class World:
         if pid == 0:
             code = 1
             try:
-                from fvc.sample import make_sample
+                from fvc.corpus.sample import make_sample
                 make_sample(self.source, n_cascades=cascades, seconds=0.4, side=80)
                 code = 0
             finally:
