@@ -27,10 +27,14 @@ def runs_of(place: Path) -> list[str]:
     "Names of the runs that have a finished fold."
     return sorted({p.parent.parent.name for p in (place/'stage5').glob('*/fold_*/metadata.json')})
 
-def _line(name, kind, pred, labelled, draws):
+def _as_decided(folds):
+    "Predictions of a run with its decisions, 0 or 1, in place of the scores: each fold decides at the threshold that its inner validation chose."
+    return pl.concat([f.predictions.with_columns(score=(pl.col('score') >= f.facts['threshold']).cast(pl.Float64)) for f in folds])
+
+def _line(name, kind, pred, decided, labelled, draws):
     auc, video = group_bootstrap(pred, 'auc', draws), group_bootstrap(pred, 'auc', draws, weighting='video')
     return dict(run=name, kind=kind, auc=auc.value, low=auc.low, high=auc.high, auc_by_video=video.value,
-                acc=group_bootstrap(pred, 'acc', 10).value, folds=pred['fold'].n_unique(), groups=pred['group'].n_unique(),
+                acc=group_bootstrap(decided, 'acc', 10).value, folds=pred['fold'].n_unique(), groups=pred['group'].n_unique(),
                 videos=pred.height, coverage=pred.height / labelled)
 
 def _kind(fold):
@@ -42,31 +46,37 @@ def _kind(fold):
 def leaderboard(data: str = '', # the workspace
                 draws: int = 1000, # of the bootstrap
                ) -> pl.DataFrame: # run, kind, auc [low, high], auc_by_video, fold_mean, fold_std, acc, folds, groups, videos, coverage, weights
-    "All runs and the floors, best first; every group weighs the same unless the column says otherwise."
+    """All runs and the floors, best first; every group weighs the same unless the column says otherwise.
+
+    Accuracy is that of a run's decisions, each fold at its own threshold; floors decide at one half."""
     place = workspace(data)
     labelled = read_table(place/'folds.arrow').height
     lines = []
     for run in runs_of(place):
         folds = finished_folds(place/'stage5'/run)
-        each = [f.metrics['val_auc'] for f in folds]
-        lines.append(_line(run, _kind(folds[0]), run_predictions(place/'stage5'/run), labelled, draws) | dict(
-            fold_mean=float(np.mean(each)), fold_std=float(np.std(each, ddof=1)) if len(each) > 1 else None,
+        each = np.array([f.metrics['val_auc'] for f in folds])
+        each = each[~np.isnan(each)]
+        lines.append(_line(run, _kind(folds[0]), run_predictions(place/'stage5'/run), _as_decided(folds), labelled, draws) | dict(
+            fold_mean=float(np.mean(each)) if len(each) else None, fold_std=float(np.std(each, ddof=1)) if len(each) > 1 else None,
             weights=folds[0].facts.get('weights', '')))
-    lines += [_line('metadata only', 'floor', metadata_floor(place), labelled, draws),
-              _line('majority class', 'floor', majority_floor(place), labelled, draws)]
-    return pl.DataFrame(lines, infer_schema_length=None).sort('auc', descending=True)
+    for name, pred in (('metadata only', metadata_floor(place)), ('majority class', majority_floor(place))):
+        lines.append(_line(name, 'floor', pred, pred, labelled, draws))
+    return pl.DataFrame(lines, infer_schema_length=None).sort(pl.col('auc').fill_nan(None), descending=True, nulls_last=True)
 
 # %% ../../nbs/6_report.ipynb #055980ec
 def compare_runs(a: str, b: str, # model or model@name
                  data: str = '', # the workspace
                  metric: str = 'auc',
                 ) -> dict: # a, b, both values, difference with interval, videos
-    "Difference of two runs on the videos both scored; raises FileNotFoundError for a run that is not there."
+    """Difference of two runs on the videos both scored; raises FileNotFoundError for a run that is not there.
+
+    Rankings (auc, ap) compare scores, all else the decisions, each fold's at its own threshold."""
     place = workspace(data)
     known = runs_of(place)
     for run in (a, b):
         if run not in known: raise FileNotFoundError(f'no finished run {run!r} in {place}: {nearest(run, known) if known else "train one first"}')
-    first, second = (run_predictions(place/'stage5'/r) for r in (a, b))
+    read = run_predictions if metric in ('auc', 'ap') else lambda folder: _as_decided(finished_folds(folder))
+    first, second = (read(place/'stage5'/r) for r in (a, b))
     c = paired_comparison(first, second, metric)
     return dict(a=a, b=b, metric=metric, value_a=c.a, value_b=c.b, difference=c.difference.value, low=c.difference.low,
                 high=c.difference.high, videos=c.videos, only_a=c.only_a, only_b=c.only_b)

@@ -36,7 +36,7 @@ def outcome(
     if labels.ndim == 1 and n_classes > 1:
         decided = np.eye(n_classes, dtype=bool)[scores.argmax(1)]
         return Outcome(np.eye(n_classes)[labels.astype(int)], scores, decided, 'multiclass')
-    columns = labels.reshape(len(labels), -1).astype(float)
+    columns = (labels[:, None] if labels.ndim == 1 else labels).astype(float)
     if columns.shape[1] != n_classes: raise ValueError(f'{columns.shape[1]} label columns but {n_classes} score columns.')
     if not np.isin(columns, (0, 1)).all(): raise ValueError('Labels must be 0 or 1 (real or fake).')
     return Outcome(columns, scores, scores >= threshold, 'binary' if n_classes == 1 else 'multilabel')

@@ -1,0 +1,60 @@
+"""Permuted labels, the floor: dealt to whole groups by a seed, of which 0 is one like any other."""
+import numpy as np
+import polars as pl
+import pytest
+from fvc.running.experiment import make_split
+from fvc.learning.fitting import training_rows
+from fvc.scores.intervals import permuted_folds
+from fvc.core.registry import spec_of
+from fvc.learning.results import resolve
+from fvc.corpus.splits import kfold_split
+from fvc.core.table import write_table
+
+SEEDS = (None, 0, 1, 2)
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    "Twenty groups of three videos in two folds, each video with a copy."
+    place, group = tmp_path_factory.mktemp('permuted'), np.repeat(np.arange(20), 3)
+    rows = pl.DataFrame(dict(video_id=[f'v{i:02}' for i in range(60)], group=[f'g{g}' for g in group],
+                             label=(group // 2 % 2).astype(np.int8), fold=(group % 2 + 1).astype(np.int8)))
+    write_table(rows, place / 'folds.arrow', {})
+    write_table(rows.select('video_id', sha256=pl.col('video_id')), place / 'video_index_input.csv')
+    copies = pl.concat([rows.select('video_id', variant=pl.lit(v), status=pl.lit('ok')) for v in ('original', 'flip')])
+    write_table(copies, place / 'features_stage2' / 'features_metadata.arrow', {})
+    return place, rows
+
+
+@pytest.fixture(scope='module')
+def settings():
+    spec = spec_of('logistic_regression')
+    return {s: resolve(spec, 'split.n_splits=2' + ('' if s is None else f' data.permuted={s}')) for s in SEEDS}
+
+
+def labels(rows):
+    return dict(rows.select('video_id', 'label').iter_rows())
+
+
+def test_every_seed_permutes_the_labels_of_the_rows(place, settings):
+    place, true = place
+    served = {s: training_rows(place, 2, cfg) for s, cfg in settings.items()}
+    assert labels(served[None]) == labels(true), 'without a seed the labels are the true ones'
+    for seed in SEEDS[1:]:
+        assert labels(served[seed]) == labels(permuted_folds(true, seed)) != labels(true), seed
+        assert served[seed].group_by('group').agg(pl.col('label').n_unique())['label'].max() == 1, 'a group and its copies have one label'
+        assert served[seed].drop('label').equals(served[None].drop('label').select(served[seed].drop('label').columns)), 'rows keep their order'
+    assert len({tuple(served[s]['label']) for s in SEEDS}) == len(SEEDS)
+
+
+def test_inner_validation_of_a_permuted_run_is_cut_by_the_dealt_labels(place, settings):
+    "The true labels, which the run never sees, have no part in it."
+    place, true = place
+    cuts = {}
+    for seed, cfg in settings.items():
+        known = true if seed is None else permuted_folds(true, seed)
+        cuts[seed] = [make_split(cfg, place, fold).inner_val for fold in (1, 2)]
+        assert cuts[seed] == [kfold_split(known, fold, cfg.split.inner_fraction, cfg.split.seed).inner_val for fold in (1, 2)]
+        for part in cuts[seed]:
+            assert {labels(known)[v] for v in part} == {0, 1}
+    assert all(cuts[seed] != cuts[None] for seed in SEEDS[1:]), 'else the true labels would have done'
