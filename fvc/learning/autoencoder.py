@@ -7,6 +7,7 @@ __all__ = ['TICKS', 'load_autoencoder', 'redraw', 'autoencode']
 
 # %% ../../nbs/learning/04_autoencoder.ipynb #a8b38c72
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import av
@@ -18,9 +19,10 @@ from ..video.transcode import Written
 from .weights import MissingWeights
 
 # %% ../../nbs/learning/04_autoencoder.ipynb #2c028ebb
+@cache
 def load_autoencoder(name: str, # a Hugging Face model such as 'stabilityai/sd-vae-ft-mse', or a folder with one
                     ): # diffusers.AutoencoderKL in evaluation mode
-    "A variational autoencoder; raises `MissingWeights` naming what is absent and how to get it."
+    "A variational autoencoder, loaded once a process; raises `MissingWeights` naming what is absent and how to get it."
     try: from diffusers import AutoencoderKL
     except ImportError as e:
         raise MissingWeights("stages.scaling.method=autoencoder needs the package diffusers: pip install diffusers") from e

@@ -7,7 +7,6 @@ __all__ = ['SCHEMA', 'scaled_size', 'scale_video', 'work', 'stage3_scale_videos'
 
 # %% ../../nbs/3_scaling.ipynb #6737ab62
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 
 from ..core.config import compose, workspace
@@ -28,9 +27,8 @@ def scaled_size(width: int, height: int, # as displayed, pixels
     return tuple(max(2, 2 * round(side * factor / 2)) for side in (width, height))
 
 # %% ../../nbs/3_scaling.ipynb #61692c5c
-@cache
 def _vae(name):
-    "The autoencoder, loaded once a worker; imported only when it is used, since it brings PyTorch."
+    "The autoencoder; imported only when it is used, since it brings PyTorch."
     from fvc.learning.autoencoder import load_autoencoder
     return load_autoencoder(name)
 
