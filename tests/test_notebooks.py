@@ -212,17 +212,6 @@ def test_the_sidebar_follows_the_chapters():
     assert (ROOT / 'nbs' / 'sidebar.yml').read_text(encoding='utf-8') == sidebar(), 'run python .ci/chapters.py'
 
 
-def test_every_setting_is_read_somewhere():
-    "A configuration key that nobody reads is a promise that is not kept."
-    import dataclasses
-
-    from fvc.core import config
-    text = '\n'.join(p.read_text() for p in MODULES)
-    names = {f.name for c in vars(config).values() if dataclasses.is_dataclass(c) for f in dataclasses.fields(c)}
-    unread = [n for n in names if not re.search(rf"[\w\])]\.{n}\b|\['{n}'\]|\[\"{n}\"\]", text.replace('cfg.to_dict', ''))]
-    assert not unread, unread
-
-
 def test_readme_says_what_the_front_page_says():
     from readme import readme
     assert (ROOT / 'README.md').read_text(encoding='utf-8') == readme(), 'run python .ci/readme.py'

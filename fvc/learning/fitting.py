@@ -177,7 +177,7 @@ def embed_clips(embedder, clips: np.ndarray, # (rows, 3, frames, height, width) 
 
 def embeddings(embedder, rows: pl.DataFrame, workspace: Path, cfg: RunConfig) -> pl.DataFrame: # rows with columns e0, e1, …
     "Embeddings of rows, computed once for an embedder, a clip and these rows, then read from the workspace's cache."
-    what = [origin_of(embedder), asdict(clip_of(cfg)), [lineage(r) for r in rows.iter_rows(named=True)]]
+    what = [origin_of(embedder), asdict(clip_of(cfg)), cfg.data.fit, [lineage(r) for r in rows.iter_rows(named=True)]]
     cache = workspace/'cache'/'embeddings'/f'{canonical_hash(what)}.arrow'
     cache.parent.mkdir(parents=True, exist_ok=True)
     with open(cache.with_suffix('.lock'), 'w') as lock:
