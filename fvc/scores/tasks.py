@@ -17,6 +17,7 @@ from .metrics import basic_classification_metrics, best_threshold
 # %% ../../nbs/scores/02_tasks.ipynb #b6ff8540
 _KINDS = {'binary': ('bce', 'auc'), 'multiclass': ('cross_entropy', 'auc'), 'multilabel': ('bce', 'ap')}  # default loss, headline metric
 
+# %% ../../nbs/scores/02_tasks.ipynb #5a1e0c77
 @dataclass(frozen=True)
 class Task:
     "What is asked of every example, stored with the corpus."
