@@ -46,7 +46,6 @@ class Task:
     def headline(self) -> str:
         "Metric that leads a board: AUC; for several labels the mean average precision, since most of them are rare."
         return _KINDS[self.kind][1]
-
     def to_dict(self) -> dict: return dict(kind=self.kind, classes=list(self.classes))
 
 # %% ../../nbs/scores/02_tasks.ipynb #c82bcfba
