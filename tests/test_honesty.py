@@ -5,6 +5,7 @@ from fractions import Fraction
 import numpy as np
 import polars as pl
 import pytest
+from conftest import write_clip
 from fvc.learning.clips import feature_columns, load_rows
 from fvc.running.experiment import make_split, run_fold
 from fvc.evidence.floors import permutation_aucs
@@ -14,6 +15,7 @@ from fvc.core.registry import spec_of
 from fvc.learning.results import resolve
 from fvc.corpus.scenes import encode
 from fvc.corpus.splits import LeakageError, Split, cut_folds
+from fvc.stages.setup import setup
 from fvc.core.table import StaleConfiguration, read_table, table_metadata, write_table
 
 WORDS = 'profile=small split.n_splits=2 experiment.mlflow=false data.frames=2 data.side=32 training.epochs=2'
@@ -128,15 +130,30 @@ def test_a_group_in_two_folds_raises(copy):
         make_split(resolve(spec_of('logistic_regression'), TABLE), copy, 1)
 
 
-def test_deleting_five_videos_moves_no_fold(copy):
-    index = read_table(copy / 'video_index_input.csv').filter(pl.col('label').is_not_null())
-    stored = read_table(copy / 'folds.arrow')
-    gone = stored['video_id'].gather(range(0, 25, 5)).to_list()
-    rewrite(copy / 'features_stage2' / 'features_metadata.arrow', lambda t: t.filter(~pl.col('video_id').is_in(gone)))
-    served = load_rows(copy, 2).select('video_id', 'fold').unique()
-    assert served.join(stored, on='video_id', suffix='_stored').filter(pl.col('fold') != pl.col('fold_stored')).height == 0
-    recut = cut_folds(index.filter(~pl.col('video_id').is_in(gone)), 2)
-    assert recut.height == stored.height - 5, 'a fresh cut is what would have moved them'
+def test_deleting_five_videos_moves_no_fold(tmp_path):
+    "Stage 0 run again on the source without five of its videos: the others keep their fold, where a fresh cut would move them."
+    source, place, words = tmp_path / 'source', tmp_path / 'work', 'split.n_splits=3 stages.setup.near_duplicates=false'
+    for i in range(24):
+        write_clip(source / ('real', 'fake')[i % 2] / f'{i:02}.mp4', i, frames=2, size=(32, 32))
+    setup(source, str(place), words)
+    stored, cut = read_table(place / 'folds.arrow'), table_metadata(place / 'folds.arrow')
+    assert stored.height == 24 and stored['fold'].n_unique() == 3
+    gone = stored.sort('fold', 'video_id')['video_id'].gather(range(0, 20, 4)).to_list()
+    for video_id in gone:
+        next(source.rglob(f'{video_id.partition("__")[2]}.mp4')).unlink()
+    index = setup(source, str(place), words)
+    assert set(index['video_id']) == set(stored['video_id']) - set(gone), 'the index speaks of what is there'
+    now = read_table(place / 'folds.arrow')
+    assert now.equals(stored) and table_metadata(place / 'folds.arrow') == cut
+    fresh = cut_folds(index, 3).join(stored, on='video_id', suffix='_stored')
+    assert fresh.height == 19 and fresh.filter(pl.col('fold') != pl.col('fold_stored')).height > 0, 'a fresh cut is what would have moved them'
+    write_clip(source / 'fake' / '99.mp4', 99, frames=2, size=(32, 32))
+    setup(source, str(place), words)
+    grown = read_table(place / 'folds.arrow')
+    assert grown.filter(pl.col('video_id') != 'fake__99').equals(stored) and grown.height == 25
+    setup(source, str(place), words + ' stages.setup.recut=true')
+    anew = read_table(place / 'folds.arrow')
+    assert set(anew['video_id']) == set(stored['video_id']) - set(gone) | {'fake__99'}, 'only who asks gets new folds'
 
 
 def test_a_split_of_ones_own_is_checked_like_any_other(copy):
