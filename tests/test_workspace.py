@@ -17,7 +17,7 @@ from fvc.running.cli import main
 from fvc.running.experiment import run_fold
 
 SETTINGS = ['split.n_splits=2', 'stages.augmentation.num_augmentations=2']
-TABLE = 'split.n_splits=2'
+TABLE = 'split.n_splits=2 experiment.name=two'
 
 
 @pytest.fixture
@@ -88,6 +88,7 @@ def test_another_format_is_refused_and_stage_0_mends_it(place, corpus, capsys):
         for words in (['status'], ['stage', '2'], ['train', 'logistic_regression']):
             assert main([*words, '--data', str(place), *(['split.n_splits=2'] if words[0] != 'status' else [])]) == 2
             assert f'format {number}, and format {FORMAT} is needed: run "fvc setup --source' in capsys.readouterr().err, words
+        assert place.sample, 'which fvc run sets up again by itself'
         with pytest.raises(ValueError, match='it keeps the videos'): run_fold('logistic_regression', 1, place, TABLE)
     assert not place.runs()
     capsys.readouterr()
@@ -114,7 +115,7 @@ def test_stages_write_where_the_environment_says(place, tmp_path, monkeypatch):
     assert state(place.root) == before, 'nothing more came into the workspace'
     assert ClipDataset(load_rows(place, 3), place, Clip(2, 32))[0]['clip'].shape == (3, 2, 32, 32)
     result = run_fold('logistic_regression', 1, place, TABLE)
-    assert result.folder == tmp_path / 'disk' / 'models' / 'logistic_regression' / 'fold_1' and place.runs() == ['logistic_regression']
+    assert result.folder == tmp_path / 'disk' / 'models' / 'logistic_regression@two' / 'fold_1' and place.runs() == ['logistic_regression@two']
     assert not (place.root / 'stage5').exists() and MLflowTracker(place, run_id=known(result)).artifacts('model')
 
 
@@ -131,7 +132,7 @@ def test_a_copied_workspace_leaves_the_first_alone(place, tmp_path):
     assert kept and all((place.mlflow_artifacts / known(first) / 'artifacts' / p).is_file() for p in kept)
     before = state(place.root)
     second = run_fold('logistic_regression', 2, other, TABLE)
-    (other.run('logistic_regression') / 'fold_1' / 'about.json').unlink()
+    (other.run('logistic_regression@two') / 'fold_1' / 'about.json').unlink()
     again = run_fold('logistic_regression', 1, other, TABLE)
     assert known(again) == known(first), 'the same run is taken up'
     assert state(place.root) == before

@@ -117,17 +117,21 @@ def reports(self: Workspace) -> Path:
     "Folder of the executed notebooks: in the project, one a workspace, named after it."
     return project_root()/'papermill_runs'/f'{self.root.name}-{canonical_hash(str(self))[:6]}'
 
-# %% ../../nbs/core/07_workspace.ipynb #103a084e
+# %% ../../nbs/core/07_workspace.ipynb #976a48bc
+@patch
+def _said(self: Workspace):
+    "What stage 0 said, in whatever format."
+    if not self.corpus.is_file(): raise FileNotFoundError(f'{self.corpus} is missing; set the corpus up first (stage 0): fvc setup --source DIR --data {self}')
+    try: return json.loads(self.corpus.read_text(encoding='utf-8'))
+    except ValueError as e: raise ValueError(f'{self.corpus} is not JSON ({e}): run "fvc setup --source DIR --data {self}" again, it keeps the videos') from e
+
 @patch(as_prop=True)
 def about(self: Workspace) -> dict:
     "Description of the collection; raises FileNotFoundError before stage 0, ValueError where it is not of this format."
-    if not self.corpus.is_file(): raise FileNotFoundError(f'{self.corpus} is missing; set the corpus up first (stage 0): fvc setup --source DIR --data {self}')
-    try: kept = json.loads(self.corpus.read_text(encoding='utf-8'))
-    except ValueError as e: raise ValueError(f'{self.corpus} is not JSON ({e}): run "fvc setup --source DIR --data {self}" again, it keeps the videos') from e
-    if kept.get('format') == FORMAT: return kept
-    source = self.archives if kept.get('sample') and self.archives.is_dir() else 'DIR'
-    raise ValueError(f'{self} is a workspace of format {kept.get("format", 1)}, and format {FORMAT} is needed: '
-                     f'run "fvc setup --source {source} --data {self}" again, it keeps the videos')
+    said = self._said()
+    if said.get('format') == FORMAT: return said
+    raise ValueError(f'{self} is a workspace of format {said.get("format", 1)}, and format {FORMAT} is needed: run "fvc setup --source DIR --data {self}" again'
+                     f'{" (for the built-in sample: fvc run)" if said.get("sample") else ""}, it keeps the videos')
 
 @patch
 def require(self: Workspace) -> Workspace: # itself
@@ -136,11 +140,11 @@ def require(self: Workspace) -> Workspace: # itself
     return self
 
 
-# %% ../../nbs/core/07_workspace.ipynb #41b63b45
+# %% ../../nbs/core/07_workspace.ipynb #5a0ae26b
 @patch(as_prop=True)
 def sample(self: Workspace) -> bool:
-    "Whether it holds the built-in sample; raises as `about` does."
-    return bool(self.about['sample'])
+    "Whether it holds the built-in sample, in whatever format; raises FileNotFoundError before stage 0."
+    return bool(self._said().get('sample'))
 
 @patch
 def corpus_line(self: Workspace) -> str:

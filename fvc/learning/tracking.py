@@ -166,10 +166,11 @@ def _start(client, home, experiment, run_name):
     number = found.experiment_id if found else client.create_experiment(experiment, artifact_location=home)
     return client.create_run(number, run_name=run_name or None).info.run_id
 
-# %% ../../nbs/learning/07_tracking.ipynb #e84be9ba
+# %% ../../nbs/learning/07_tracking.ipynb #dd8709ec
 def settle_artifacts(place: Workspace):
     "Artifact addresses in the workspace's own database, where that is in use, brought to where the workspace is: it may be a copy, or have been moved."
-    if not place.mlflow_db.is_file() or not tracking_uri(place).startswith(f'sqlite:///{place.mlflow_db.resolve()}'): return
+    own = tracking_uri(place).split('?')[0] == f'sqlite:///{place.mlflow_db.resolve()}'
+    if not own or not place.mlflow_db.is_file(): return
     home, name = place.mlflow_artifacts.resolve().as_uri(), place.mlflow_artifacts.name
     moved = dict(home=home, ours=f'file:%/{name}')
     with closing(sqlite3.connect(place.mlflow_db, timeout=60)) as db, db:
