@@ -41,6 +41,7 @@ def run_one_stage(number: int, # 1 to 4
     from fvc.stages.features import stage2_extract_features
     from fvc.stages.scaled_features import stage4_extract_scaled_features
     from fvc.stages.scaling import stage3_scale_videos
+    compose(None, stage_words(overrides))  # what is misspelt is said first
     place = Workspace.find(data).require()
     stage = (stage1_augment_videos, stage2_extract_features, stage3_scale_videos, stage4_extract_scaled_features)[number - 1]
     return stage(place, stage_words(overrides), parse_shard(shard))
