@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..core.config import StagesConfig, canonical_hash
 from .forecast import Progress, footage, scheduled
-from ..core.files import AlreadyRunning, CannotWrite, DiskFull, FULL, locked, TEMPORARY
+from ..core.files import FULL, TEMPORARY, AlreadyRunning, CannotWrite, DiskFull, locked
 from ..core.table import Parts
 from ..core.workspace import Workspace
 from .workers import PASSING, cores, is_caused_by, process

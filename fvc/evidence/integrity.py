@@ -16,7 +16,7 @@ from ..core.config import StagesConfig
 from ..core.workspace import Workspace
 from ..video.probe import VideoError, probe
 from ..engine.per_video import run_stage
-from ..core.files import file_sha256, TEMPORARY
+from ..core.files import TEMPORARY, file_sha256
 from ..core.table import read_table
 
 # %% ../../nbs/evidence/03_integrity.ipynb #0768884e
