@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import write_clip
+from fvc.core.workspace import Workspace
 from fvc.learning.clips import feature_columns, load_rows
 from fvc.running.experiment import make_split, run_fold
 from fvc.evidence.floors import permutation_aucs
@@ -116,10 +117,10 @@ def test_a_re_encoded_copy_across_folds_raises(copy):
     folds.select('video_id', part=pl.when(pl.col('fold') == 1).then(pl.lit('val')).otherwise(pl.lit('train'))).write_csv(own)
     for words in (TABLE, f'{TABLE} split.kind=file split.file={own}'):
         with pytest.raises(LeakageError, match='near-duplicates') as e:
-            make_split(resolve(spec_of('logistic_regression'), words), copy, 1)
+            make_split(resolve(spec_of('logistic_regression'), words), Workspace(copy), 1)
         assert all(f"'{v}'" in str(e.value) for v in both)
     listed.write_csv(copy / 'near_duplicates.csv')
-    assert make_split(resolve(spec_of('logistic_regression'), TABLE), copy, 1), 'without the planted pair the split stands'
+    assert make_split(resolve(spec_of('logistic_regression'), TABLE), Workspace(copy), 1), 'without the planted pair the split stands'
 
 
 def test_a_group_in_two_folds_raises(copy):
@@ -127,7 +128,7 @@ def test_a_group_in_two_folds_raises(copy):
     move = pl.when(pl.col('video_id') == first).then(3 - pl.col('fold')).otherwise('fold').cast(pl.Int8)
     rewrite(copy / 'folds.arrow', lambda t: t.with_columns(fold=move))
     with pytest.raises(ValueError, match='group|Group'):
-        make_split(resolve(spec_of('logistic_regression'), TABLE), copy, 1)
+        make_split(resolve(spec_of('logistic_regression'), TABLE), Workspace(copy), 1)
 
 
 def test_deleting_five_videos_moves_no_fold(tmp_path):
@@ -162,7 +163,7 @@ def test_a_split_of_ones_own_is_checked_like_any_other(copy):
     mine = {g: ('train', 'train', 'inner_val', 'train', 'val', 'val')[i % 6] for i, g in enumerate(groups)}
     members = {part: tuple(v for v, g in folds.select('video_id', 'group').iter_rows() if mine[g] == part) for part in set(mine.values())}
     result = run_fold('logistic_regression', 1, str(copy), TABLE + ' experiment.name=mine', Split(**members))
-    assert set(result.predictions['video_id']) == set(members['val']) & set(load_rows(copy, 2)['video_id'])
+    assert set(result.predictions['video_id']) == set(members['val']) & set(load_rows(Workspace(copy), 2)['video_id'])
     moved = dict(members, train=members['train'][1:], val=members['val'] + members['train'][:1])
     with pytest.raises(LeakageError):
         run_fold('logistic_regression', 1, str(copy), TABLE + ' experiment.name=moved', Split(**moved))
@@ -174,14 +175,14 @@ def test_a_split_of_ones_own_is_checked_like_any_other(copy):
 def test_without_the_fold_table_nothing_is_served(copy):
     (copy / 'folds.arrow').unlink()
     with pytest.raises(FileNotFoundError, match='stage 0'):
-        load_rows(copy, 3)
+        load_rows(Workspace(copy), 3)
 
 
 def test_only_originals_are_scored_and_copies_are_trained_on(copy):
     result = run_fold('logistic_regression', 1, str(copy), TABLE)
     assert set(result.predictions['variant']) == {'original'}
     held = read_table(copy / 'folds.arrow').filter(pl.col('fold') == 1)
-    ok = set(load_rows(copy, 2)['video_id'])
+    ok = set(load_rows(Workspace(copy), 2)['video_id'])
     assert set(result.predictions['video_id']) == set(held['video_id']) & ok
     assert result.facts['training_rows'] == 3 * len(ok - set(held['video_id']))
 

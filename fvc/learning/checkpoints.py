@@ -6,11 +6,11 @@
 __all__ = ['CorruptCheckpoint', 'Checkpoint', 'CheckpointManager']
 
 # %% ../../nbs/learning/06_checkpoints.ipynb #6c9f2a37
-import json, os, shutil, tempfile, warnings
+import json, shutil, warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.table import TEMPORARY, file_sha256, write_json
+from ..core.files import TEMPORARY, atomic_folder, file_sha256, write_json
 
 # %% ../../nbs/learning/06_checkpoints.ipynb #28f41c16
 class CorruptCheckpoint(ValueError):
@@ -23,13 +23,6 @@ class Checkpoint:
     weights: dict  # name -> tensor
     state: dict  # optimiser, scheduler, scaler, random generators, early stopping
     meta: dict  # JSON: model, preprocessing, class names, configurations, git commit, weights' origin, best_epoch
-
-def _sync(folder: Path):
-    "Flush everything in a folder to disk, and the folder itself."
-    for path in [*folder.iterdir(), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try: os.fsync(handle)
-        finally: os.close(handle)
 
 # %% ../../nbs/learning/06_checkpoints.ipynb #18b0e141
 class CheckpointManager:
@@ -65,15 +58,12 @@ class CheckpointManager(CheckpointManager):
         "Write a checkpoint, then remove those no longer needed."
         import torch
         from safetensors.torch import save_file
-        folder, target = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=self.dir)), self.folder(checkpoint.epoch)
-        save_file({k: v.detach().cpu().clone() for k, v in checkpoint.weights.items()}, folder/'weights.safetensors')
-        torch.save(checkpoint.state, folder/'state.pt')
-        sums = {p.name: file_sha256(p) for p in sorted(folder.iterdir())}
-        write_json(folder/'meta.json', {**checkpoint.meta, 'epoch': checkpoint.epoch, 'sha256': sums})
-        _sync(folder)
-        if target.exists(): shutil.rmtree(target)
-        folder.rename(target)
-        _sync(self.dir)
+        target = self.folder(checkpoint.epoch)
+        with atomic_folder(target) as folder:
+            save_file({k: v.detach().cpu().clone() for k, v in checkpoint.weights.items()}, folder/'weights.safetensors')
+            torch.save(checkpoint.state, folder/'state.pt')
+            sums = {p.name: file_sha256(p) for p in sorted(folder.iterdir())}
+            write_json(folder/'meta.json', {**checkpoint.meta, 'epoch': checkpoint.epoch, 'sha256': sums})
         self._prune()
         return target
 

@@ -8,7 +8,7 @@ __all__ = ['FITS', 'Fitted', 'limit_variants', 'training_rows', 'model_options',
            'loader_of', 'fit_clips', 'embed_clips', 'embeddings', 'fit_embedding']
 
 # %% ../../nbs/learning/11_fitting.ipynb #730f33e5
-import fcntl, json
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Callable
@@ -24,7 +24,9 @@ from ..scores.intervals import permuted_folds
 from ..core.registry import Clip, Spec, count_parameters, get, spec_of
 from ..corpus.splits import Split, select_rows
 from ..engine.per_video import lineage
-from ..core.table import atomic_path, read_table, write_json, write_table
+from ..core.files import atomic_path, locked, write_json
+from ..core.workspace import Workspace
+from ..core.table import read_table, write_table
 
 # %% ../../nbs/learning/11_fitting.ipynb #3b27e8e2
 @dataclass
@@ -43,11 +45,11 @@ def limit_variants(rows: pl.DataFrame, # originals first within each video
     "The original and the first `copies` copies of every video."
     return rows.filter(pl.int_range(pl.len()).over('video_id') <= copies)
 
-def training_rows(workspace: Path, stage: int, cfg: RunConfig) -> pl.DataFrame:
+def training_rows(place: Workspace, stage: int, cfg: RunConfig) -> pl.DataFrame:
     "The rows a run may use; with `data.permuted` their labels are dealt to groups by chance, which makes a floor."
-    rows = limit_variants(load_rows(workspace, stage), cfg.data.variants)
+    rows = limit_variants(load_rows(place, stage), cfg.data.variants)
     if cfg.data.permuted is None: return rows
-    dealt = permuted_folds(read_table(workspace/'folds.arrow'), cfg.data.permuted).select('video_id', 'label')
+    dealt = permuted_folds(place.read_folds(), cfg.data.permuted).select('video_id', 'label')
     return rows.drop('label').join(dealt, on='video_id', how='left', maintain_order='left')
 
 def model_options(spec: Spec, cfg: RunConfig) -> dict[str, Any]:
@@ -59,9 +61,9 @@ def model_options(spec: Spec, cfg: RunConfig) -> dict[str, Any]:
 # %% ../../nbs/learning/11_fitting.ipynb #b4344a64
 def _matrix(rows, columns): return rows.select(columns).to_numpy().astype(np.float64), rows['label'].to_numpy().astype(int)
 
-def fit_features(spec: Spec, cfg: RunConfig, workspace: Path, split: Split, folder: Path, tracker) -> Fitted:
+def fit_features(spec: Spec, cfg: RunConfig, place: Workspace, split: Split, folder: Path, tracker) -> Fitted:
     "Fit an estimator on the feature table of `data.stage`."
-    rows = training_rows(workspace, cfg.data.stage, cfg)
+    rows = training_rows(place, cfg.data.stage, cfg)
     columns = feature_columns(cfg.data.stage, cfg.data.include_metadata)
     return _fit_estimator(lambda: spec.make(**model_options(spec, cfg)), rows, columns, split, dict(columns=columns))
 
@@ -87,7 +89,6 @@ def _fit(estimator, train, inner):
 # %% ../../nbs/learning/11_fitting.ipynb #dc574e81
 def save_estimator(estimator, folder: Path) -> Path:
     "Keep an estimator without pickle: XGBoost as its own JSON, scikit-learn as skops."
-    from fvc.core.table import atomic_path
     own = hasattr(estimator, 'get_booster')
     with atomic_path(folder/('model.json' if own else 'model.skops')) as p:
         if own: estimator.save_model(p)
@@ -144,20 +145,20 @@ def build_network(spec: Spec, cfg: RunConfig):
     torch.manual_seed(seed_for('weights', cfg.training.seed))
     return spec.make(**model_options(spec, cfg))
 
-def loader_of(rows: pl.DataFrame, workspace: Path, cfg: RunConfig, train: bool = False):
+def loader_of(rows: pl.DataFrame, place: Workspace, cfg: RunConfig, train: bool = False):
     "Batches of clips; training clips are shuffled and transformed."
     transforms = cfg.to_dict()['augment'] if train else {}
-    clips = ClipDataset(rows, workspace, clip_of(cfg), train, transforms, cfg.training.seed, cfg.data.cache_mb,
+    clips = ClipDataset(rows, place, clip_of(cfg), train, transforms, cfg.training.seed, cfg.data.cache_mb,
                         cfg.data.fit)
     return make_loader(clips, cfg.training.batch_size, cfg.training.num_workers, cfg.training.seed)
 
-def fit_clips(spec: Spec, cfg: RunConfig, workspace: Path, split: Split, folder: Path, tracker) -> Fitted:
+def fit_clips(spec: Spec, cfg: RunConfig, place: Workspace, split: Split, folder: Path, tracker) -> Fitted:
     "Train a network on stage 3's videos; the best inner epoch is kept."
     from fvc.learning.tracking import CheckpointManager
     from fvc.learning.training import collect_logits_and_labels, fit_with_tracking
-    rows = training_rows(workspace, 3, cfg)
+    rows = training_rows(place, 3, cfg)
     parts = {p: select_rows(rows, split, (p,)) for p in ('train', 'inner_val', 'val')}
-    loaders = {p: loader_of(r, workspace, cfg, train=p == 'train') for p, r in parts.items()}
+    loaders = {p: loader_of(r, place, cfg, train=p == 'train') for p, r in parts.items()}
     model, options = build_network(spec, cfg), cfg.to_dict()['loss']
     loss = get(options.pop('name'), kind='loss', **options)
     fit = fit_with_tracking(model, loaders['train'], loaders['inner_val'], cfg.optim, cfg.training, tracker,
@@ -175,23 +176,21 @@ def embed_clips(embedder, clips: np.ndarray, # (rows, 3, frames, height, width) 
     import torch
     with torch.inference_mode(): return embedder.eval()(torch.as_tensor(clips)).numpy()
 
-def embeddings(embedder, rows: pl.DataFrame, workspace: Path, cfg: RunConfig) -> pl.DataFrame: # rows with columns e0, e1, …
+def embeddings(embedder, rows: pl.DataFrame, place: Workspace, cfg: RunConfig) -> pl.DataFrame: # rows with columns e0, e1, …
     "Embeddings of rows, computed once for an embedder, a clip and these rows, then read from the workspace's cache."
     what = [origin_of(embedder), asdict(clip_of(cfg)), cfg.data.fit, [lineage(r) for r in rows.iter_rows(named=True)]]
-    cache = workspace/'cache'/'embeddings'/f'{canonical_hash(what)}.arrow'
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with open(cache.with_suffix('.lock'), 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    cache = place.cache('embeddings')/f'{canonical_hash(what)}.arrow'
+    with locked(cache.with_suffix('.lock'), cache, wait=True):
         if not cache.is_file():
-            batches = tqdm(loader_of(rows, workspace, cfg), desc='embeddings', delay=2)
+            batches = tqdm(loader_of(rows, place, cfg), desc='embeddings', delay=2)
             found = np.concatenate([embed_clips(embedder, b['clip']) for b in batches])
             write_table(pl.DataFrame(found, schema=[f'e{i}' for i in range(found.shape[1])]), cache, dict(origin=origin_of(embedder)))
     return pl.concat([rows, read_table(cache)], how='horizontal')
 
-def fit_embedding(spec: Spec, cfg: RunConfig, workspace: Path, split: Split, folder: Path, tracker) -> Fitted:
+def fit_embedding(spec: Spec, cfg: RunConfig, place: Workspace, split: Split, folder: Path, tracker) -> Fitted:
     "Fit an estimator on a frozen network's embeddings of stage 3's videos."
     embedder, _ = build_network(spec, cfg)
-    rows = embeddings(embedder, training_rows(workspace, 3, cfg), workspace, cfg)
+    rows = embeddings(embedder, training_rows(place, 3, cfg), place, cfg)
     columns = [c for c in rows.columns if c[0] == 'e' and c[1:].isdecimal()]
     facts = dict(columns=len(columns), weights=origin_of(embedder), parameters=count_parameters(embedder)[1])
     return _fit_estimator(lambda: spec.make(**model_options(spec, cfg))[1], rows, columns, split, facts)

@@ -6,7 +6,7 @@
 __all__ = ['METRICS', 'run_name', 'resolve', 'FoldResult', 'fold_metrics', 'finished_folds', 'summarise', 'run_predictions']
 
 # %% ../../nbs/learning/10_results.ipynb #6aed4994
-import fcntl, inspect, json, shutil
+import inspect, json, shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from fastcore.basics import patch
 from ..core.config import RunConfig, compose
 from ..scores.metrics import basic_classification_metrics, group_weights
 from ..core.registry import Spec
-from ..core.table import read_table, write_json
+from ..core.files import atomic_folder, locked, write_json
+from ..core.table import read_table
 
 # %% ../../nbs/learning/10_results.ipynb #49f365f0
 def run_name(spec: Spec, cfg: RunConfig) -> str:
@@ -90,13 +91,12 @@ def finished_folds(run_folder: Path) -> list[FoldResult]:
     found = [FoldResult.load(p.parent) for p in run_folder.glob('fold_*/metadata.json')]
     return sorted(found, key=lambda r: r.fold)
 
-def summarise(run_folder: Path, # stage5/<run>
+def summarise(run_folder: Path, # the run's, see `Workspace.run`
               model: str, # the model's name
               n_splits: int, # folds there will be
              ) -> dict:
     "Write `metrics.json` and `best_model/` from the folds that are finished; returns the former."
-    with open(run_folder/'.lock', 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(run_folder/'.lock', run_folder, wait=True):
         folds = finished_folds(run_folder)
         best = max(folds, key=lambda r: r.facts['inner']['auc'] or 0.0)
         values = {m: _defined([r.metrics[m] for r in folds]) for m in folds[0].metrics}
@@ -116,13 +116,9 @@ def _defined(values):
 
 def _publish(best, target):
     "Copy a fold's model, all or nothing, with the reason why it is the one."
-    fresh, old = target.with_name('.tmp-best_model'), target.with_name('.tmp-old_model')
-    for left in (fresh, old): shutil.rmtree(left, ignore_errors=True)
-    shutil.copytree(best.folder/'model', fresh)
-    write_json(fresh/'chosen.json', dict(fold=best.fold, by='inner validation AUC', inner=best.facts['inner']))
-    if target.exists(): target.rename(old)
-    fresh.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
+    with atomic_folder(target) as fresh:
+        shutil.copytree(best.folder/'model', fresh, dirs_exist_ok=True)
+        write_json(fresh/'chosen.json', dict(fold=best.fold, by='inner validation AUC', inner=best.facts['inner']))
 
 def run_predictions(run_folder: Path) -> pl.DataFrame:
     "Predictions of all finished folds of a run; raises FileNotFoundError when there is none."
