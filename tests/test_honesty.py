@@ -51,7 +51,7 @@ def weights(result):
     if (folder / 'weights.safetensors').is_file():
         from safetensors.numpy import load_file
         return load_file(folder / 'weights.safetensors')
-    from fvc.learning.fitting import load_estimator
+    from fvc.learning.estimators import load_estimator
     model = load_estimator(folder)
     return dict(coef=model[-1].coef_, mean=model[1].mean_, scale=model[1].scale_, median=model[0].statistics_)
 

@@ -13,7 +13,8 @@ from conftest import ROOT
 from fvc.running import experiment, pipeline
 from fvc.learning.clips import feature_columns, load_rows
 from fvc.running.experiment import run_fold
-from fvc.learning.fitting import Fitted, load_estimator
+from fvc.learning.estimators import load_estimator
+from fvc.learning.fitting import Fitted
 from fvc.scores.metrics import best_threshold, group_weights
 from fvc.corpus.splits import Split, holdout_split
 from fvc.core.table import StaleConfiguration, read_table, table_metadata
