@@ -136,6 +136,7 @@ def all_specs() -> list[Spec]:
     _discover()
     return [_models[name] for name in sorted(_models)]
 
+# %% ../../nbs/core/01_registry.ipynb #d902280d
 def get(name: str, # what it is registered as
         kind: str = 'model', # 'model', 'loss', 'filter' or 'array'
         **kwargs, # its options; an unknown one raises TypeError

@@ -162,9 +162,8 @@ def fit_clips(spec: Spec, cfg: RunConfig, workspace: Path, split: Split, folder:
     loaders = {p: loader_of(r, workspace, cfg, train=p == 'train') for p, r in parts.items()}
     model, options = build_network(spec, cfg), cfg.to_dict()['loss']
     task, loss = Task(spec.task, spec.classes), get(options.pop('name'), kind='loss', **options)
-    fit = fit_with_tracking(model, loaders['train'], loaders['inner_val'], cfg.optim, cfg.training, tracker,
-                            CheckpointManager(folder/'checkpoints'), loss=loss, about=describe(spec, cfg, origin_of(model)),
-                            task=task, class_counts=task.class_counts(task.labels(parts['train']['label'])))
+    fit = fit_with_tracking(model, loaders['train'], loaders['inner_val'], cfg.optim, cfg.training, tracker, CheckpointManager(folder/'checkpoints'),
+                            loss, describe(spec, cfg, origin_of(model)), task, task.class_counts(task.labels(parts['train']['label'])))
     scores = {p: task.scores(collect_logits_and_labels(model, loaders[p])[0].numpy())[:, 0] for p in ('inner_val', 'val')}
     trainable, total = count_parameters(model)
     facts = dict(training_rows=parts['train'].height, trainable_parameters=trainable, parameters=total, weights=origin_of(model),
