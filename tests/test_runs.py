@@ -60,7 +60,7 @@ def test_a_fold_leaves_what_a_report_needs(corpus):
     client = MlflowClient(f'sqlite:///{corpus}/mlflow.db')
     run = client.get_run(json.loads((result.folder / 'mlflow.json').read_text())['run_id'])
     assert {'fold', 'model_type', 'git_commit', 'data_hash'} <= run.data.tags.keys() and run.info.status == 'FINISHED'
-    assert len(client.get_metric_history(run.info.run_id, 'val_loss')) == 2
+    assert len(client.get_metric_history(run.info.run_id, 'inner_loss')) == 2
     assert not (result.folder / 'checkpoints').exists(), 'a finished fold needs none'
     again = run_fold('naive_cnn', 1, str(corpus), SMALL)
     assert same_numbers(again.metrics, result.metrics)

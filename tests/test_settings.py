@@ -19,6 +19,7 @@ from fvc.core.config import compose, flattened
 from fvc.running.experiment import make_split, run_fold
 from fvc.learning.fitting import build_network, fit_clips, fit_features, loader_of, model_options, training_rows
 from fvc.core.registry import get, parts, spec_of
+from fvc.learning.losses import with_counts
 from fvc.learning.results import resolve, run_name
 from fvc.corpus.sample import SAMPLE_PASSWORD
 from fvc.corpus.splits import holdout_split
@@ -139,7 +140,7 @@ def trained(place, words):
         return made.val.tolist(), made.facts, tracker.frame().select('step', 'epoch', 'metric', 'value').rows()
 
 
-@observes(TINY + ' training.epochs=8 optim.lr=1.0 optim.grad_clip=0', training__patience=1, training__monitor='val_auc')
+@observes(TINY + ' training.epochs=8 optim.lr=1.0 optim.grad_clip=0', training__patience=1, training__monitor='inner_auc')
 def stopped(place, words):
     facts = trained(place, words)[1]
     return facts['best_epoch'], facts['epochs']
@@ -326,13 +327,15 @@ CASES.update({f'{m}: model.{k}': (v, BESIDE.get(m, ''), BUILT[m]) for m, values 
 def lost(name):
     def observe(place, words):
         options = compose('naive_cnn', words).to_dict()['loss']
-        loss = get(options.pop('name'), kind='loss', **options)
+        counts = [4, 1] if name == 'cross_entropy' else [[4, 1], [1, 1]]
+        loss = with_counts(get(options.pop('name'), kind='loss', **options), counts)
         logits, target = torch.tensor([[2.0, -1.0], [-0.5, 1.5], [0.3, 0.1]]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-        return loss(logits, target[:, 0].long() if name == 'cross_entropy' else target).item()
+        return loss(logits, target[:, 0].long() if name == 'cross_entropy' else target).mean().item()
     return observe
 
 
-LOSSES = {'bce': {'pos_weight': 3.0, 'label_smoothing': 0.2}, 'focal': {'gamma': 1.0, 'alpha': 0.6}, 'cross_entropy': {'label_smoothing': 0.2}}
+LOSSES = {'bce': {'pos_weight': 3.0, 'label_smoothing': 0.2, 'balance': 'true'}, 'focal': {'gamma': 1.0, 'alpha': 0.6},
+          'cross_entropy': {'label_smoothing': 0.2, 'balance': 'true'}}
 for loss_name, values in LOSSES.items():
     observation = lost(loss_name)
     CASES.update({f'{loss_name}: loss.{k}': (v, f'loss={loss_name}', observation) for k, v in values.items()})

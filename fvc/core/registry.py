@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['GIVEN', 'Clip', 'Spec', 'first_line', 'UnknownName', 'nearest', 'register_model', 'register_loss',
-           'register_augmentation', 'spec_of', 'parts', 'get', 'count_parameters', 'list_models', 'list_losses',
-           'options']
+           'register_augmentation', 'spec_of', 'parts', 'all_specs', 'get', 'options']
 
 # %% ../../nbs/core/01_registry.ipynb #119232b7
 import difflib, functools, importlib, inspect, pkgutil
@@ -21,7 +20,7 @@ class Clip:
     span: float | None = None  # seconds covered by a training clip; `None` spreads the frames over the whole video
 
 # %% ../../nbs/core/01_registry.ipynb #4d004306
-GIVEN = ('frames', 'side', 'num_outputs', 'pretrained', 'seed')  # builder arguments that the run supplies
+GIVEN = ('frames', 'side', 'num_outputs', 'pretrained', 'seed', 'class_counts')  # arguments of builders and losses that the run supplies
 
 # %% ../../nbs/core/01_registry.ipynb #90e64be3
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def _register(kind, name):
 # %% ../../nbs/core/01_registry.ipynb #68dad5d8
 def register_loss(name: str, # value of the configuration key `loss`
                  ) -> Callable:
-    "Decorate a loss `(logits, target, **options) -> scalar`; its typed keyword arguments become configuration keys."
+    "Decorate a loss `(logits, target, *, class_counts=None, **options) -> (n,)`; its typed options become configuration keys."
     return _register('loss', name)
 
 def register_augmentation(name: str, # the augmentation's kind
@@ -132,6 +131,12 @@ def parts(kind: str, # 'loss', 'filter' or 'array'
     importlib.import_module(_homes[kind])
     return _parts[kind]
 
+def all_specs() -> list[Spec]:
+    "Every model's `Spec`, by name."
+    _discover()
+    return [_models[name] for name in sorted(_models)]
+
+# %% ../../nbs/core/01_registry.ipynb #d902280d
 def get(name: str, # what it is registered as
         kind: str = 'model', # 'model', 'loss', 'filter' or 'array'
         **kwargs, # its options; an unknown one raises TypeError
@@ -141,32 +146,6 @@ def get(name: str, # what it is registered as
     function = parts(_choose(kind, _homes, 'kind of part'))[_choose(name, parts(kind), kind)]
     inspect.signature(function).bind_partial(**kwargs)
     return functools.partial(function, **kwargs) if kwargs else function
-
-# %% ../../nbs/core/01_registry.ipynb #7d272642
-def count_parameters(model, # a module, an (embedder, estimator) pair, or an estimator
-                    ) -> tuple[int, int]: # trainable, total
-    "Trainable and all parameters of the network in a model; an estimator without a network has none before it is fitted."
-    modules = [m for m in (model if isinstance(model, tuple) else (model,)) if hasattr(m, 'parameters')]
-    sizes = [(p.numel(), p.requires_grad) for m in modules for p in m.parameters()]
-    return sum(n for n, grad in sizes if grad), sum(n for n, _ in sizes)
-
-def list_models(task: str | None = None, # only models of this task
-               ) -> list[dict]: # name, task, input, trainable, total, description
-    "All models with their parameter counts."
-    import torch
-    _discover()
-    rows = []
-    for spec in sorted(_models.values(), key=lambda s: s.name):
-        if task not in (None, spec.task): continue
-        with torch.device('meta'): trainable, total = count_parameters(spec.make(pretrained=False))
-        rows.append(dict(name=spec.name, task=spec.task, input=spec.input, trainable=trainable, total=total,
-                         description=first_line(spec.build)))
-    return rows
-
-def list_losses() -> list[dict]: # name, options, description
-    "All losses with the options they take."
-    return [dict(name=n, options=options(f), description=first_line(f))
-            for n, f in sorted(parts('loss').items())]
 
 # %% ../../nbs/core/01_registry.ipynb #7a57c764
 def options(function: Callable, # a builder, loss or augmentation

@@ -101,7 +101,7 @@ class TrainConfig:
     accumulate: int = at(1, 1, 4096)  # batches per optimiser step
     mixed_precision: str = at('no', choices=('no', 'fp16', 'bf16'))
     patience: int = at(5, 0)  # epochs without improvement before stopping; 0: never stop early
-    monitor: str = at('val_loss', choices=('val_loss', 'val_acc', 'val_f1', 'val_auc', 'val_ap'))
+    monitor: str = at('inner_loss', choices=('inner_loss', 'inner_acc', 'inner_f1', 'inner_auc', 'inner_ap'))
     seed: int = at(0, 0)
     device: str = at('auto', choices=('auto', 'cpu', 'cuda'), local=True)
     num_workers: int = at(0, 0, local=True)  # loader processes

@@ -23,7 +23,7 @@ from ..scores.plots import (contact_sheet, plot_confusion, plot_pr, plot_roc, pl
 # %% ../../nbs/evidence/01_figures.ipynb #75754592
 def _curves(metrics):
     "Loss by epoch, from a tracker's data frame; empty for models without epochs."
-    wanted = metrics.filter(pl.col('metric').is_in(['train_loss', 'val_loss'])).sort('epoch')
+    wanted = metrics.filter(pl.col('metric').is_in(['train_loss', 'inner_loss'])).sort('epoch')
     return {str(name): part['value'].to_list() for (name,), part in wanted.group_by('metric', maintain_order=True)}
 
 def _examples(predictions, threshold, place, paths):

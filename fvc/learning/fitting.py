@@ -18,11 +18,13 @@ import polars as pl
 
 from tqdm import tqdm
 
+from .blocks import count_parameters
 from .clips import ClipDataset, feature_columns, load_rows, make_loader
 from .estimators import save_estimator
 from ..core.config import RunConfig, canonical_hash, seed_for
 from ..scores.intervals import permuted_folds
-from ..core.registry import Clip, Spec, count_parameters, get, spec_of
+from ..scores.tasks import Task
+from ..core.registry import Clip, Spec, get, spec_of
 from ..corpus.splits import Split, select_rows
 from ..engine.per_video import lineage
 from ..core.files import atomic_path, locked, write_json
@@ -140,10 +142,10 @@ def fit_clips(spec: Spec, cfg: RunConfig, place: Workspace, split: Split, folder
     parts = {p: select_rows(rows, split, (p,)) for p in ('train', 'inner_val', 'val')}
     loaders = {p: loader_of(r, place, cfg, train=p == 'train') for p, r in parts.items()}
     model, options = build_network(spec, cfg), cfg.to_dict()['loss']
-    loss = get(options.pop('name'), kind='loss', **options)
-    fit = fit_with_tracking(model, loaders['train'], loaders['inner_val'], cfg.optim, cfg.training, tracker,
-                            CheckpointManager(folder/'checkpoints'), loss=loss, about=describe(spec, cfg, origin_of(model)))
-    scores = {p: collect_logits_and_labels(model, loaders[p])[0].sigmoid()[:, 0].numpy().astype(float) for p in ('inner_val', 'val')}
+    task, loss = Task(spec.task, spec.classes), get(options.pop('name'), kind='loss', **options)
+    fit = fit_with_tracking(model, loaders['train'], loaders['inner_val'], cfg.optim, cfg.training, tracker, CheckpointManager(folder/'checkpoints'),
+                            loss, describe(spec, cfg, origin_of(model)), task, task.class_counts(task.labels(parts['train']['label'])))
+    scores = {p: task.scores(collect_logits_and_labels(model, loaders[p])[0].numpy())[:, 0] for p in ('inner_val', 'val')}
     trainable, total = count_parameters(model)
     facts = dict(training_rows=parts['train'].height, trainable_parameters=trainable, parameters=total, weights=origin_of(model),
                  best_epoch=fit.best_epoch, epochs=fit.epochs)

@@ -55,7 +55,7 @@ def learning_rates(optimizer: Optimizer) -> dict[str, float]:  # {'lr_backbone':
 class EarlyStopping:
     "Remember the best epoch of an inner validation, and say when waiting for a better one has lasted long enough."
     def __init__(self,
-                 monitor: str = 'val_loss',  # metric that decides; losses fall, others rise
+                 monitor: str = 'inner_loss',  # metric that decides; losses fall, others rise
                  patience: int = 5,  # epochs without improvement before stopping; 0: never stop
                  ):
         self.monitor, self.patience = monitor, patience
@@ -66,7 +66,7 @@ class EarlyStopping:
         value = metrics.get(self.monitor, math.nan)
         if math.isnan(value):
             raise ValueError(f'training.monitor={self.monitor} is undefined in epoch {epoch} (one class only in the inner '
-                             f'validation?): monitor val_loss; there are {", ".join(metrics)}')
+                             f'validation?): monitor inner_loss; there are {", ".join(metrics)}')
         sign, self.last_epoch = (-1 if lower_is_better(self.monitor) else 1), epoch
         better = not self.best or sign * value > sign * self.best[self.monitor]
         if better: self.best_epoch, self.best = epoch, dict(metrics)

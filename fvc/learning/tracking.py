@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import polars as pl
+from fastcore.basics import patch
 
 from .checkpoints import Checkpoint, CheckpointManager, CorruptCheckpoint
 from ..core.config import canonical_hash
@@ -27,7 +28,7 @@ _all_ = ['Checkpoint', 'CheckpointManager', 'CorruptCheckpoint']
 COLUMNS = {'run_id': pl.String, 'timestamp': pl.String, 'step': pl.Int64, 'epoch': pl.Int64,
            'phase': pl.String, 'metric': pl.String, 'value': pl.Float64}
 
-def lower_is_better(metric: str) -> bool:  # e.g. 'val_loss'
+def lower_is_better(metric: str) -> bool:  # e.g. 'inner_loss'
     "Losses and errors fall as a model gets better, every other metric rises."
     return metric.endswith(('loss', 'error'))
 
@@ -63,7 +64,7 @@ class ExperimentTracker:
             metrics: dict[str, float],  # name -> value; what is not finite becomes null
             step: int,  # optimiser steps so far
             epoch: int,  # from 1
-            phase: str,  # 'train', 'val' or 'schedule'
+            phase: str,  # 'train', 'inner', 'schedule' or 'report'
             ):
         "Append the values, on disk when this returns."
         stamp = datetime.now(timezone.utc).isoformat(timespec='milliseconds')
@@ -72,9 +73,6 @@ class ExperimentTracker:
         _append(self.path, [dict(zip(COLUMNS, row)) for row in rows])
         if self.mlflow: self.mlflow.log(metrics, step=epoch)
 
-# %% ../../nbs/learning/08_tracking.ipynb #3f2a00b4
-class ExperimentTracker(ExperimentTracker):
-    "The metrics of one run in `metrics.jsonl`, one line a value."
     def rewind(self, epoch: int):  # the last epoch that stays
         "Forget what was logged after an epoch."
         self._rewrite([r for r in _lines(self.path) if r['epoch'] <= epoch])
@@ -99,9 +97,11 @@ def _table_version(path):
     digest = hashlib.sha256('\n'.join(rows).encode()).hexdigest()
     return {'rows': frame.height, 'columns': sorted(frame.columns), 'sha256': digest}
 
+# %% ../../nbs/learning/08_tracking.ipynb #5d1a1d21
 class DataVersionManager:
     "Versions of a workspace's tables."
-    def __init__(self, place: Workspace): self.path = place.data_versions
+    def __init__(self, place: Workspace):
+        self.path = place.data_versions
 
     def versions(self) -> dict[str, dict]:  # hash -> {'timestamp', 'tables'}
         "All recorded versions, oldest first."
@@ -118,9 +118,6 @@ class DataVersionManager:
             write_text(self.path, json.dumps(kept, indent=1) + '\n')
         return version
 
-# %% ../../nbs/learning/08_tracking.ipynb #8d5740d9
-class DataVersionManager(DataVersionManager):
-    "Versions of a workspace's tables."
     def compare(self, old: str, new: str) -> list[str]:  # hashes; one sentence a difference
         "What changed between two recorded versions."
         a, b = (self.versions()[v]['tables'] for v in (old, new))
@@ -213,30 +210,32 @@ class MLflowTracker:
         with self._turn(): return action()
 
 # %% ../../nbs/learning/08_tracking.ipynb #87969932
-class MLflowTracker(MLflowTracker):
-    "One run in MLflow: parameters, tags, metrics by epoch, and files that may come later."
-    def log(self, metrics: dict[str, float], step: int):  # name -> value; the epoch
-        "Values of one epoch."
-        from mlflow.entities import Metric
-        now = int(datetime.now().timestamp() * 1000)
-        rows = [Metric(k, float(v), now, step) for k, v in metrics.items()]
-        self._write(lambda: self.client.log_batch(self.run_id, metrics=rows))
+@patch
+def log(self: MLflowTracker, metrics: dict[str, float], step: int):  # name -> value; the epoch
+    "Values of one epoch."
+    from mlflow.entities import Metric
+    now = int(datetime.now().timestamp() * 1000)
+    rows = [Metric(k, float(v), now, step) for k, v in metrics.items()]
+    self._write(lambda: self.client.log_batch(self.run_id, metrics=rows))
 
-    def attach(self,
-               *paths: str | Path,  # files or folders
-               folder: str = '',  # where among the run's artifacts, e.g. 'plots'
-               ):
-        "Keep files with the run; it may have ended. Raises `FileNotFoundError` for one that is not there."
-        for path in map(Path, paths):
-            if not path.exists(): raise FileNotFoundError(f'{path} cannot be attached to run {self.run_id}: it does not exist')
-            put = self.files.log_artifacts if path.is_dir() else self.files.log_artifact
-            self._write(lambda: put(str(path), folder or None))
+@patch
+def attach(self: MLflowTracker,
+           *paths: str | Path,  # files or folders
+           folder: str = '',  # where among the run's artifacts, e.g. 'plots'
+           ):
+    "Keep files with the run; it may have ended. Raises `FileNotFoundError` for one that is not there."
+    for path in map(Path, paths):
+        if not path.exists(): raise FileNotFoundError(f'{path} cannot be attached to run {self.run_id}: it does not exist')
+        put = self.files.log_artifacts if path.is_dir() else self.files.log_artifact
+        self._write(lambda: put(str(path), folder or None))
 
-    def artifacts(self, folder: str = '') -> list[str]:
-        "Paths of the files kept with the run."
-        found = self.files.list_artifacts(folder or None)
-        return [p for f in found for p in (self.artifacts(f.path) if f.is_dir else [f.path])]
+@patch
+def artifacts(self: MLflowTracker, folder: str = '') -> list[str]:
+    "Paths of the files kept with the run."
+    found = self.files.list_artifacts(folder or None)
+    return [p for f in found for p in (self.artifacts(f.path) if f.is_dir else [f.path])]
 
-    def end(self, status: str = 'FINISHED'):  # or 'FAILED', 'KILLED'
-        "Close the run."
-        self._write(lambda: self.client.set_terminated(self.run_id, status))
+@patch
+def end(self: MLflowTracker, status: str = 'FINISHED'):  # or 'FAILED', 'KILLED'
+    "Close the run."
+    self._write(lambda: self.client.set_terminated(self.run_id, status))

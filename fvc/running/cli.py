@@ -149,7 +149,7 @@ def _compare(a):
 
 def _models(a):
     from fvc.core.config import compose, flattened
-    from fvc.core.registry import list_models
+    from fvc.learning.checks import list_models
     if a.keys: _print([dict(key=k, default=json.dumps(v)) for k, v in flattened(compose(a.keys).to_dict())], a)
     else: _print(list_models(a.task), a)
 

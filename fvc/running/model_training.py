@@ -12,7 +12,8 @@ import polars as pl
 
 from ..core.workspace import Workspace, project_root
 from .experiment import make_split
-from ..core.registry import list_models, spec_of
+from ..core.registry import spec_of
+from ..learning.checks import list_models
 from ..learning.results import resolve, run_name
 from .notebooks import Outcome, Task, execute_all
 

@@ -139,7 +139,7 @@ def plot_score_distribution(
 
 # %% ../../nbs/scores/04_plots.ipynb #e5918250
 def plot_training_curves(
-    curves: dict,  # {'train_loss': values, 'val_loss': values, ...}, one value an epoch
+    curves: dict,  # {'train_loss': values, 'inner_loss': values, ...}, one value an epoch
     best: int = None,  # epoch that was kept, counted from 1
     ylabel: str = 'loss',  # what the values are, with unit
     ax: plt.Axes = None,  # None: a new figure
@@ -175,7 +175,7 @@ def plot_hyperparameter_search(
     values: list,  # a parameter's value in each trial: numbers or names
     scores: list,  # the inner validation's score of each trial, NaN for a failed one
     parameter: str,  # name of the parameter
-    metric: str = 'inner val_auc',  # what the scores are
+    metric: str = 'inner_auc',  # what the scores are
     ax: plt.Axes = None,  # None: a new figure
 ) -> plt.Axes:
     "Trials by one parameter, the best ringed; numbers that span two decades or more on a logarithmic axis."

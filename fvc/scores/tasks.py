@@ -128,3 +128,12 @@ def metrics(self: Task,
     "All usual figures; what nothing defines is NaN."
     cuts = thresholds if len(thresholds) else 0.5
     return basic_classification_metrics(labels, scores if self.outputs > 1 else scores[:, 0], cuts, weights)
+
+# %% ../../nbs/scores/02_tasks.ipynb #a6829520
+@patch
+def class_counts(self: Task, labels: np.ndarray) -> np.ndarray:  # (n,) or (n, K) -> (classes,), or (outputs, 2) for 0 and 1
+    "Counts of rows by class, in the form that losses want."
+    labels = np.asarray(labels, int)
+    if self.kind == 'multiclass': return np.bincount(labels, minlength=len(self.classes))
+    ones = labels.reshape(len(labels), -1).sum(0)
+    return np.stack([len(labels) - ones, ones], 1)
