@@ -16,8 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from ..core.config import INDEX, compose, seed_for, workspace
-from ..video.frames import usable_frames
-from ..video.frames import uniform_sample_indices
+from ..video.frames import uniform_sample_indices, usable_frames
 from ..core.registry import UnknownName, nearest, parts, register_augmentation
 from ..engine.per_video import run_stage
 from ..core.table import read_table
