@@ -6,14 +6,16 @@ import cv2
 import numpy as np
 import polars as pl
 
-from fvc.core.config import INDEX, compose, seed_for
+from fvc.core.config import compose, seed_for
+from fvc.core.workspace import Workspace
 from fvc.forensics.signals import video_features
 from fvc.forensics.scaled_signals import planes, scaled_features
 from fvc.video.frames import iter_frames, pick_frames
 from fvc.video.probe import probe
 from fvc.core.registry import parts
 from fvc.stages import augmentation, features, scaled_features as stage4, scaling
-from fvc.core.table import file_sha256, read_table, write_table
+from fvc.core.files import file_sha256
+from fvc.core.table import read_table, write_table
 from fvc.video.transcode import X264, Output, transcode
 from fvc.video.frame_planes import look
 from fvc.video.resizing import scale_video
@@ -21,8 +23,6 @@ from reference import reference_features
 
 CHECKED = (0, 3)  # frames of a clip that the slow reference measures too
 SETTINGS = compose(None, '').stages
-TABLES = {0: INDEX, 1: 'augmented_videos/augmented_metadata.arrow', 2: 'features_stage2/features_metadata.arrow',
-          3: 'scaled_videos/scaled_metadata.arrow', 4: 'features_stage4/features_scaled_metadata.arrow'}
 READS = {1: 0, 2: 1, 3: 1, 4: 3}  # stage -> the stage whose table it reads
 
 
@@ -37,7 +37,7 @@ def corpus(videos: dict[str, str], workspace: str):
         rows.append(dict({k: known[k] for k in ('bytes', 'container', 'codec', 'width', 'height', 'rotation', 'fps', 'frames', 'duration',
                                                 'bit_rate', 'pix_fmt', 'has_audio')},
                          video_id=name, label=number % 2, group=f'g{number}', path=path, sha256=file_sha256(path), status='ok', reason=None))
-    write_table(pl.DataFrame(rows, infer_schema_length=None), Path(workspace) / INDEX)
+    write_table(pl.DataFrame(rows, infer_schema_length=None), Workspace(Path(workspace)).index)
 
 
 def stage(number: int, workspace: str, overrides: str = '', variants: list[str] | None = None):
@@ -45,15 +45,14 @@ def stage(number: int, workspace: str, overrides: str = '', variants: list[str] 
     own = compose(None, overrides).stages
     work, config = {1: (augmentation.work, own.augmentation), 2: (features.work, own.features), 3: (scaling.work, own.scaling),
                     4: (stage4.work, own.scaled_features)}[number]
-    videos, made = {}, []
-    for row in read_table(Path(workspace) / TABLES[READS[number]]).iter_rows(named=True):
+    place, videos, made = Workspace(Path(workspace)), {}, []
+    for row in read_table(place.table(READS[number])).iter_rows(named=True):
         if number == 1 or variants is None or row['variant'] in variants: videos.setdefault(row['video_id'], []).append(row)
     for video, rows in videos.items():
-        done = work(dict(video_id=video, rows=rows, workspace=workspace, config=vars(config)))
+        done = work(dict(video_id=video, rows=rows, workspace=place, config=vars(config)))
         if failed := [row for row in done if row['status'] != 'ok']: raise RuntimeError(f'stage {number}: {failed[0]}')
         made += [dict(row, video_id=video) for row in done]
-    (Path(workspace) / TABLES[number]).parent.mkdir(exist_ok=True)
-    write_table(pl.DataFrame(made, infer_schema_length=None), Path(workspace) / TABLES[number])
+    write_table(pl.DataFrame(made, infer_schema_length=None), place.table(number))
 
 
 def encoder(stage: str) -> dict:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, write_clip
-from fvc.running.notebooks import runs_folder
+from fvc.core.workspace import Workspace
 
 FVC = Path(sys.executable).with_name('fvc')
 
@@ -164,7 +164,7 @@ def test_everything_in_one_command_twice(folder, tmp_path):
     assert trained == {p: p.stat().st_mtime_ns for p in (tmp_path / 'w' / 'stage5').rglob('metadata.json')}
     dealt = json.loads((tmp_path / 'w/stage5/naive_cnn@permuted/fold_1/config.json').read_text())
     assert dealt['data']['permuted'] == 0
-    shutil.rmtree(runs_folder(str(tmp_path / 'w')))
+    shutil.rmtree(Workspace(tmp_path / 'w').reports)
 
 
 def test_the_real_tables_without_a_video(shared, tmp_path):

@@ -5,6 +5,8 @@ from fractions import Fraction
 import numpy as np
 import polars as pl
 import pytest
+from conftest import write_clip
+from fvc.core.workspace import Workspace
 from fvc.learning.clips import feature_columns, load_rows
 from fvc.running.experiment import make_split, run_fold
 from fvc.evidence.floors import permutation_aucs
@@ -14,6 +16,7 @@ from fvc.core.registry import spec_of
 from fvc.learning.results import resolve
 from fvc.corpus.scenes import encode
 from fvc.corpus.splits import LeakageError, Split, cut_folds
+from fvc.stages.setup import setup
 from fvc.core.table import StaleConfiguration, read_table, table_metadata, write_table
 
 WORDS = 'profile=small split.n_splits=2 experiment.mlflow=false data.frames=2 data.side=32 training.epochs=2'
@@ -48,7 +51,7 @@ def weights(result):
     if (folder / 'weights.safetensors').is_file():
         from safetensors.numpy import load_file
         return load_file(folder / 'weights.safetensors')
-    from fvc.learning.fitting import load_estimator
+    from fvc.learning.estimators import load_estimator
     model = load_estimator(folder)
     return dict(coef=model[-1].coef_, mean=model[1].mean_, scale=model[1].scale_, median=model[0].statistics_)
 
@@ -114,10 +117,10 @@ def test_a_re_encoded_copy_across_folds_raises(copy):
     folds.select('video_id', part=pl.when(pl.col('fold') == 1).then(pl.lit('val')).otherwise(pl.lit('train'))).write_csv(own)
     for words in (TABLE, f'{TABLE} split.kind=file split.file={own}'):
         with pytest.raises(LeakageError, match='near-duplicates') as e:
-            make_split(resolve(spec_of('logistic_regression'), words), copy, 1)
+            make_split(resolve(spec_of('logistic_regression'), words), Workspace(copy), 1)
         assert all(f"'{v}'" in str(e.value) for v in both)
     listed.write_csv(copy / 'near_duplicates.csv')
-    assert make_split(resolve(spec_of('logistic_regression'), TABLE), copy, 1), 'without the planted pair the split stands'
+    assert make_split(resolve(spec_of('logistic_regression'), TABLE), Workspace(copy), 1), 'without the planted pair the split stands'
 
 
 def test_a_group_in_two_folds_raises(copy):
@@ -125,18 +128,33 @@ def test_a_group_in_two_folds_raises(copy):
     move = pl.when(pl.col('video_id') == first).then(3 - pl.col('fold')).otherwise('fold').cast(pl.Int8)
     rewrite(copy / 'folds.arrow', lambda t: t.with_columns(fold=move))
     with pytest.raises(ValueError, match='group|Group'):
-        make_split(resolve(spec_of('logistic_regression'), TABLE), copy, 1)
+        make_split(resolve(spec_of('logistic_regression'), TABLE), Workspace(copy), 1)
 
 
-def test_deleting_five_videos_moves_no_fold(copy):
-    index = read_table(copy / 'video_index_input.csv').filter(pl.col('label').is_not_null())
-    stored = read_table(copy / 'folds.arrow')
-    gone = stored['video_id'].gather(range(0, 25, 5)).to_list()
-    rewrite(copy / 'features_stage2' / 'features_metadata.arrow', lambda t: t.filter(~pl.col('video_id').is_in(gone)))
-    served = load_rows(copy, 2).select('video_id', 'fold').unique()
-    assert served.join(stored, on='video_id', suffix='_stored').filter(pl.col('fold') != pl.col('fold_stored')).height == 0
-    recut = cut_folds(index.filter(~pl.col('video_id').is_in(gone)), 2)
-    assert recut.height == stored.height - 5, 'a fresh cut is what would have moved them'
+def test_deleting_five_videos_moves_no_fold(tmp_path):
+    "Stage 0 run again on the source without five of its videos: the others keep their fold, where a fresh cut would move them."
+    source, place, words = tmp_path / 'source', tmp_path / 'work', 'split.n_splits=3 stages.setup.near_duplicates=false'
+    for i in range(24):
+        write_clip(source / ('real', 'fake')[i % 2] / f'{i:02}.mp4', i, frames=2, size=(32, 32))
+    setup(source, str(place), words)
+    stored, cut = read_table(place / 'folds.arrow'), table_metadata(place / 'folds.arrow')
+    assert stored.height == 24 and stored['fold'].n_unique() == 3
+    gone = stored.sort('fold', 'video_id')['video_id'].gather(range(0, 20, 4)).to_list()
+    for video_id in gone:
+        next(source.rglob(f'{video_id.partition("__")[2]}.mp4')).unlink()
+    index = setup(source, str(place), words)
+    assert set(index['video_id']) == set(stored['video_id']) - set(gone), 'the index speaks of what is there'
+    now = read_table(place / 'folds.arrow')
+    assert now.equals(stored) and table_metadata(place / 'folds.arrow') == cut
+    fresh = cut_folds(index, 3).join(stored, on='video_id', suffix='_stored')
+    assert fresh.height == 19 and fresh.filter(pl.col('fold') != pl.col('fold_stored')).height > 0, 'a fresh cut is what would have moved them'
+    write_clip(source / 'fake' / '99.mp4', 99, frames=2, size=(32, 32))
+    setup(source, str(place), words)
+    grown = read_table(place / 'folds.arrow')
+    assert grown.filter(pl.col('video_id') != 'fake__99').equals(stored) and grown.height == 25
+    setup(source, str(place), words + ' stages.setup.recut=true')
+    anew = read_table(place / 'folds.arrow')
+    assert set(anew['video_id']) == set(stored['video_id']) - set(gone) | {'fake__99'}, 'only who asks gets new folds'
 
 
 def test_a_split_of_ones_own_is_checked_like_any_other(copy):
@@ -145,7 +163,7 @@ def test_a_split_of_ones_own_is_checked_like_any_other(copy):
     mine = {g: ('train', 'train', 'inner_val', 'train', 'val', 'val')[i % 6] for i, g in enumerate(groups)}
     members = {part: tuple(v for v, g in folds.select('video_id', 'group').iter_rows() if mine[g] == part) for part in set(mine.values())}
     result = run_fold('logistic_regression', 1, str(copy), TABLE + ' experiment.name=mine', Split(**members))
-    assert set(result.predictions['video_id']) == set(members['val']) & set(load_rows(copy, 2)['video_id'])
+    assert set(result.predictions['video_id']) == set(members['val']) & set(load_rows(Workspace(copy), 2)['video_id'])
     moved = dict(members, train=members['train'][1:], val=members['val'] + members['train'][:1])
     with pytest.raises(LeakageError):
         run_fold('logistic_regression', 1, str(copy), TABLE + ' experiment.name=moved', Split(**moved))
@@ -157,14 +175,14 @@ def test_a_split_of_ones_own_is_checked_like_any_other(copy):
 def test_without_the_fold_table_nothing_is_served(copy):
     (copy / 'folds.arrow').unlink()
     with pytest.raises(FileNotFoundError, match='stage 0'):
-        load_rows(copy, 3)
+        load_rows(Workspace(copy), 3)
 
 
 def test_only_originals_are_scored_and_copies_are_trained_on(copy):
     result = run_fold('logistic_regression', 1, str(copy), TABLE)
     assert set(result.predictions['variant']) == {'original'}
     held = read_table(copy / 'folds.arrow').filter(pl.col('fold') == 1)
-    ok = set(load_rows(copy, 2)['video_id'])
+    ok = set(load_rows(Workspace(copy), 2)['video_id'])
     assert set(result.predictions['video_id']) == set(held['video_id']) & ok
     assert result.facts['training_rows'] == 3 * len(ok - set(held['video_id']))
 

@@ -243,6 +243,38 @@ def test_an_import_that_rises_is_noticed(tmp_path, monkeypatch):
         assert len(rising(odd)) == wrong, line
 
 
+def workspace_names():
+    "Every file and folder name in a workspace, as core.workspace has them."
+    from fvc.core import workspace
+    place = workspace.Workspace(Path('/w'))
+    places = [getattr(place, n) for n, v in vars(workspace.Workspace).items() if isinstance(v, property) and n not in ('about', 'sample', 'reports')]
+    parts = {part for p in places + [place.cache('x').parent] for part in p.relative_to('/w').parts}
+    return parts | {n for both in workspace.STAGES.values() for n in both if n} | {place.reports.parent.name, *workspace.ELSEWHERE.values()}
+
+
+def spelt(text, name):
+    "Whether a cell has a name of the workspace; what is a word as well (`videos`) counts where it is part of a path."
+    if re.search(r'[._0-9]', name) or name == 'mlartifacts': return re.search(rf'(?<![\w.]){re.escape(name)}(?!\w)', text)
+    return re.search(rf"""/ ?f?['"]{name}['"/]|['"]{name}/""", text)
+
+
+@pytest.mark.parametrize('path', [p for p in NOTEBOOKS if p.stem != '07_workspace'], ids=lambda p: p.stem)
+def test_only_the_workspace_knows_its_names(path):
+    found = sorted({(name, line.strip()) for text in exported(path) for line in text.splitlines() for name in workspace_names() if spelt(line, name)})
+    assert not found, f'ask the Workspace instead: {found}'
+
+
+def test_a_name_of_the_workspace_is_noticed():
+    names = workspace_names()
+    assert {'folds.arrow', 'video_index_input.csv', 'augmented_videos', 'scaled_metadata.arrow', 'stage5', 'corpus.json', 'near_duplicates.csv', 'mlflow.db',
+            'mlartifacts', 'papermill_runs', 'cache', 'videos', 'FVC_STAGE3_OUTPUT_DIR'} <= names
+    for line in ("read_table(place.root/'folds.arrow')", "f'{place}/stage5/{run}'", '"Write augmented_videos/."', "root/'videos'/name", "f'videos/{name}'",
+                 "root/'cache'/'x'", "os.environ['FVC_STAGE2_OUTPUT_DIR']"):
+        assert any(spelt(line, name) for name in names), line
+    for line in ("rows['videos']", 'def stage5_train_models(', "'https://facebook.com/{page}/videos/{}/'", 'from functools import cache', 'fvc.corpus.near_duplicates'):
+        assert not any(spelt(line, name) for name in names), line
+
+
 def test_every_notebook_has_a_chapter_and_a_number():
     "Numbers start at 01 in each chapter, without letters and without gaps; the module has the notebook's stem."
     for chapter in CHAPTERS:
@@ -256,17 +288,6 @@ def test_every_notebook_has_a_chapter_and_a_number():
 
 def test_the_sidebar_follows_the_chapters():
     assert (ROOT / 'nbs' / 'sidebar.yml').read_text(encoding='utf-8') == sidebar(), 'run python .ci/chapters.py'
-
-
-def test_every_setting_is_read_somewhere():
-    "A configuration key that nobody reads is a promise that is not kept."
-    import dataclasses
-
-    from fvc.core import config
-    text = '\n'.join(p.read_text() for p in MODULES)
-    names = {f.name for c in vars(config).values() if dataclasses.is_dataclass(c) for f in dataclasses.fields(c)}
-    unread = [n for n in names if not re.search(rf"[\w\])]\.{n}\b|\['{n}'\]|\[\"{n}\"\]", text.replace('cfg.to_dict', ''))]
-    assert not unread, unread
 
 
 def test_readme_says_what_the_front_page_says():

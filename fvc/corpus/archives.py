@@ -11,7 +11,7 @@ from pathlib import Path
 import libarchive
 from tqdm import tqdm
 from .zip_directory import ArchiveError, Member, PasswordError, list_members, refuse_bombs
-from ..core.table import atomic_path
+from ..core.files import atomic_path
 
 # %% ../../nbs/corpus/02_archives.ipynb #34fd97ce
 def archive_password(file: Path | str = ''  # a file whose first line is the password

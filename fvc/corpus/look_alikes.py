@@ -7,41 +7,41 @@ __all__ = ['LARGEST', 'fingerprint_video', 'find_look_alikes', 'merges', 'larges
 
 # %% ../../nbs/corpus/09_look_alikes.ipynb #a8ebc942
 from collections import Counter
-from pathlib import Path
 import polars as pl
+from ..core.workspace import Workspace
 from .near_duplicates import FINGERPRINT, SETTINGS, fingerprint, near_duplicate_pairs
 from ..video.probe import VideoError
 from ..engine.per_video import run_stage
 from ..engine.workers import settled
 
 # %% ../../nbs/corpus/09_look_alikes.ipynb #865765de
-def fingerprint_video(item: dict          # one video: `workspace`, and `rows` with its `path`
+def fingerprint_video(item: dict          # one video: its `workspace`, and `rows` with its `path`
                      ) -> list[dict]:     # one row
     "Fingerprint one video file."
     row = item['rows'][0]
     found = dict(variant='original', path=row['path'], status='ok')
-    try: made = fingerprint(Path(item['workspace'])/row['path'])
+    try: made = fingerprint(item['workspace'].file(row['path']))
     except VideoError as e: return [found | dict(status='failed', reason=settled(e, item))]
     return [found | made | ({} if made['hashes'] else dict(reason=f"none of {made['looked']} frames has enough detail"))]
 
 def find_look_alikes(rows: list[dict],  # videos, judged
-                     target: Path,      # the workspace
+                     place: Workspace,
                      run,               # the configuration's `stages`: workers and limits
                     ) -> pl.DataFrame | None:  # pairs with their evidence, columns `PAIRS`; None where no video opens
     "Pairs of videos that show the same footage; fingerprints made before of the same bytes are used again."
-    kinds = dict(label=pl.Int8, frames=pl.Int64, width=pl.Int64, height=pl.Int64, duration=pl.Float64)
-    kinds = dict.fromkeys(('video_id', 'path', 'sha256', 'group', 'status', 'reason'), pl.String) | kinds
-    opened = [{k: r[k] for k in kinds if k in r} | dict(group=None, status='ok', reason=None) for r in rows if r['path'] and r['codec']]
+    kinds = dict(frames=pl.Int64, width=pl.Int64, height=pl.Int64, duration=pl.Float64)
+    kinds = dict.fromkeys(('video_id', 'path', 'sha256', 'status', 'reason'), pl.String) | kinds
+    opened = [{k: r[k] for k in kinds if k in r} | dict(status='ok', reason=None) for r in rows if r['path'] and r['codec']]
     if not opened: return None
     table = pl.DataFrame(opened, schema=kinds)
-    done = run_stage('near-duplicates', fingerprint_video, table, target/'videos'/'fingerprints.arrow', SETTINGS, FINGERPRINT, target, run)
+    done = run_stage('near-duplicates', fingerprint_video, table, place.fingerprints, SETTINGS, FINGERPRINT, place, run)
     return near_duplicate_pairs(done.filter(pl.col('status') == 'ok'))
 
 # %% ../../nbs/corpus/09_look_alikes.ipynb #00e1dc96
 def merges(pairs: pl.DataFrame,  # look-alikes with their evidence
            rows: list[dict],     # videos with `group`
            before: list[str],    # each row's group without the pairs
-          ) -> pl.DataFrame:     # the pairs, their group, and whether they alone joined it: the table near_duplicates.csv
+          ) -> pl.DataFrame:     # the pairs, their group, and whether they alone joined it: the table `Workspace.near_duplicates`
     "What was merged because it looks alike; `joins` is true where nothing else puts the two into one group."
     now, old = {r['video_id']: r['group'] for r in rows}, {r['video_id']: g for r, g in zip(rows, before)}
     of = lambda a, b: dict(group=now[a], joins=old[a] != old[b])
@@ -52,6 +52,7 @@ LARGEST = 0.06  # of the videos: a group above this share is warned of
 
 def largest_group(rows: list[dict],    # videos with `group` and `cascades`
                   merged: pl.DataFrame | None,  # from `merges`; None where nobody looked
+                  place: Workspace,
                  ) -> str:             # a warning; '' where no group is large
     "What to say of a group that holds more of the corpus than `LARGEST`: chains of chance look like this."
     group, size = Counter(r['group'] for r in rows).most_common(1)[0]
@@ -61,4 +62,4 @@ def largest_group(rows: list[dict],    # videos with `group` and `cascades`
     example = ''.join(f" (such as '{e['video_a']}' and '{e['video_b']}', {e['frames_a']} and {e['frames_b']} frames)" for e in links[:1])
     return (f"warning: group '{group}' holds {size} of {len(rows)} videos: {size/len(rows):.1%}, more than {LARGEST:.0%} "
             f'(the mean of {groups} groups is {1/groups:.1%}); joined by {len(cascades)} cascades and {len(links)} pairs of '
-            f'look-alikes{example}: see near_duplicates.csv, duplicates.csv')
+            f'look-alikes{example}: see {place.near_duplicates.name}, {place.duplicates.name}')

@@ -17,6 +17,8 @@ import numpy as np
 from tqdm.auto import tqdm
 from .archives import write_zip
 from ..core.config import seed_for
+from ..core.files import atomic_folder, write_json
+from ..core.workspace import CORPUS
 from .scenes import (MANIPULATIONS, MARGIN, PHOTOS, add_sensor_noise, camera_path, cover, decode, encode_to_rate, film,
                         manipulate, photograph, record, regions)
 
@@ -227,23 +229,20 @@ def make_sample(
     side: int = 320,  # longest side of the largest video, pixels
     password: str = '',  # '': FVC_ARCHIVE_PASSWORD, else SAMPLE_PASSWORD
     workers: int = 2,  # threads
-) -> Path:  # the folder: FVC1.zip, FVC2.zip, FVC3.zip, Metadata.zip, corpus.json
+) -> Path:  # the folder: FVC1.zip, FVC2.zip, FVC3.zip, Metadata.zip, and what it is
     "Make the sample corpus, all or nothing. Raises ValueError for impossible settings, FileExistsError for a folder in use."
     target = Path(target).absolute()
     settings = dict(seed=seed, strength=strength, n_cascades=n_cascades, seconds=seconds, side=side)
-    about, cascades = target / 'corpus.json', plan_corpus(seed, n_cascades, seconds, side)
+    about, cascades = target / CORPUS, plan_corpus(seed, n_cascades, seconds, side)
     effect(strength)
     if about.is_file() and json.loads(about.read_text()).get('settings') == settings: return target
     if target.exists() and any(target.iterdir()):
         raise FileExistsError(f'{target} holds something else than this sample: name another folder, or remove it.')
-    part = target.with_name(f'.{target.name}.part-{os.getpid()}')
-    try:
-        (part / 'videos').mkdir(parents=True)
-        _film_all(cascades, strength, part / 'videos', workers)
-        _pack(cascades, tables(cascades, seed), part / 'videos', part, password or os.environ.get('FVC_ARCHIVE_PASSWORD') or SAMPLE_PASSWORD)
-        shutil.rmtree(part / 'videos')
+    with atomic_folder(target) as fresh:
+        (fresh / 'films').mkdir()
+        _film_all(cascades, strength, fresh / 'films', workers)
+        _pack(cascades, tables(cascades, seed), fresh / 'films', fresh, password or os.environ.get('FVC_ARCHIVE_PASSWORD') or SAMPLE_PASSWORD)
+        shutil.rmtree(fresh / 'films')
         plan = [asdict(c) for c in cascades]
-        (part / 'corpus.json').write_text(json.dumps({'name': 'sample', 'sample': True, 'settings': settings, 'cascades': plan}, indent=1))
-        os.replace(part, target)
-    finally: shutil.rmtree(part, ignore_errors=True)
+        write_json(fresh / CORPUS, {'name': 'sample', 'sample': True, 'settings': settings, 'cascades': plan})
     return target

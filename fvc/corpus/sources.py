@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from .archives import archive_password, check_members, check_password, extract, list_members
 from .statements import CorpusError, check_labels, is_video, locate, read_folders, read_fvc, read_manifest, safe_id
-from ..core.table import TEMPORARY, atomic_path
+from ..core.files import TEMPORARY, atomic_path
+from ..core.workspace import CORPUS, VIDEOS, Workspace
 
 # %% ../../nbs/corpus/06_sources.ipynb #55f968c7
 @dataclass
@@ -40,7 +41,7 @@ def find_archives(root: Path  # the source
 # %% ../../nbs/corpus/06_sources.ipynb #39144e5e
 def _new_plan(root, kind, rows, report, **more):
     "A plan under the name the source gives itself, or else its folder's."
-    about = root/'corpus.json'
+    about = root/CORPUS
     try: said = json.loads(about.read_text(encoding='utf-8')) if about.is_file() else {}
     except ValueError as e: raise CorpusError(f'{about} is not JSON ({e}); correct or remove it.') from e
     return Plan(root, kind, str(said.get('name') or root.name), bool(said.get('sample')), rows, report, **more)
@@ -60,7 +61,7 @@ def plan_folder(root: Path  # a folder of videos
                             'and fake; name a folder that has one of these.')
     for r in rows:
         there = r['file'] and (root/r['file']).is_file()
-        r['path'] = f"videos/{safe_id(root.name)}/{r['video_id']}{Path(r['file']).suffix.lower()}" if there else None
+        r['path'] = f"{VIDEOS}/{safe_id(root.name)}/{r['video_id']}{Path(r['file']).suffix.lower()}" if there else None
     return _new_plan(root, kind, rows, report)
 
 # %% ../../nbs/corpus/06_sources.ipynb #be589dec
@@ -85,18 +86,18 @@ def plan_archives(root: Path,                # the source
     if empty := [n for n in ARCHIVES[:3] if n not in {name for name, _ in inside.values()}]:
         raise CorpusError(f'{archives[empty[0]]} holds no video; put the right archive there.')
     rows, more = locate(list(inside), rows)
-    wanted = {'Metadata': {m: f'videos/Metadata/{t}' for m, t in tables.items()}, **{n: {} for n in ARCHIVES[:3]}}
+    wanted = {'Metadata': {m: f'{VIDEOS}/Metadata/{t}' for m, t in tables.items()}, **{n: {} for n in ARCHIVES[:3]}}
     for r in rows:
         if r['platform'] == 'folder': r['platform'] = 'unknown'
         name, member = inside.get(r['file'], (None, None))
         suffix = PurePosixPath(r['file']).suffix.lower()
-        r['path'] = f"videos/{name}/{r['platform']}/{r['video_id']}/video{suffix}" if name else None
+        r['path'] = f"{VIDEOS}/{name}/{r['platform']}/{r['video_id']}/video{suffix}" if name else None
         if name: wanted[name][member] = r['path']
     return _new_plan(root, 'archives', rows, report + more, archives=archives, wanted=wanted), password
 
 # %% ../../nbs/corpus/06_sources.ipynb #bfb5aab0
 def describe(source: str | Path,    # the source folder
-             target: Path,          # the workspace
+             place: Workspace,
              password: str | None,  # of the archives; None: found or asked for
              limits: dict,          # max_ratio and max_gigabytes
              metadata_only: bool = False,  # a source without any video will do
@@ -108,15 +109,15 @@ def describe(source: str | Path,    # the source folder
     if not any(root.iterdir()): raise CorpusError(f'{root} is empty; name the folder with the archives or the videos.')
     if archives := find_archives(root): plan, password = plan_archives(root, archives, password, limits)
     else:
-        if target.is_relative_to(root):
-            raise CorpusError(f'The workspace {target} lies inside the source {root}, which is only read; '
+        if place.root.is_relative_to(root):
+            raise CorpusError(f'The workspace {place} lies inside the source {root}, which is only read; '
                               'choose another workspace.')
         plan, password = plan_folder(root), ''
     check_labels(plan.rows, str(root))
     if not metadata_only and not any(r['path'] for r in plan.rows):
         raise CorpusError(f'{root} describes {len(plan.rows)} videos and holds the file of none; add the videos, '
                           'or index the tables alone with stages.setup.metadata_only=true.')
-    for name, path in plan.archives.items(): check_members(path, target, plan.wanted[name], **limits)
+    for name, path in plan.archives.items(): check_members(path, place.root, plan.wanted[name], **limits)
     return plan, password
 
 # %% ../../nbs/corpus/06_sources.ipynb #7599c873
@@ -134,7 +135,7 @@ def _place(origin, target, how):
     with atomic_path(target) as temporary: shutil.copy2(origin, temporary)
     return True
 
-def place_videos(plan: Plan, target: Path,
+def place_videos(plan: Plan, place: Workspace,
                  how: str,       # 'symlink' or 'copy', for plain folders
                  password: str,  # of the archives
                  limits: dict,   # max_ratio and max_gigabytes
@@ -142,10 +143,10 @@ def place_videos(plan: Plan, target: Path,
     "Bring every video of a plan to its place in the workspace, skipping what is there."
     done = []
     for name, path in plan.archives.items():
-        done += extract(path, target, plan.wanted[name], password, verify=name == 'Metadata', **limits).values()
+        done += extract(path, place.root, plan.wanted[name], password, verify=name == 'Metadata', **limits).values()
     for r in (() if plan.archives else plan.rows):
         if r['path'] is None: continue
-        (target/r['path']).parent.mkdir(parents=True, exist_ok=True)
-        try: done.append(_place((plan.root/r['file']).resolve(), target/r['path'], how))
+        place.file(r['path']).parent.mkdir(parents=True, exist_ok=True)
+        try: done.append(_place((plan.root/r['file']).resolve(), place.file(r['path']), how))
         except PermissionError as e: r.update(path=None, file=f"{r['file']} (it cannot be read: {e.strerror})")
     print(f'files: {len(done)}, {len(done) - sum(done)} there before, {sum(done)} placed now')

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ..core.workspace import Workspace
 from .folds import (assign_groups, cut_folds, extend_folds, group_components, normalise_title, split_by_share,
                        stratified_kfold, train_val_test_split)
 
@@ -65,11 +66,11 @@ def guard(
 
 # %% ../../nbs/corpus/04_splits.ipynb #c80ad0c5
 def look_alikes(
-    workspace: str | Path,  # a workspace that stage 0 has set up
+    place: Workspace,       # that stage 0 has set up
 ) -> pl.DataFrame | None:   # video_a, video_b; None where stage 0 was told not to look
     "The pairs of videos that show the same footage, as stage 0 listed them."
-    path = Path(workspace)/'near_duplicates.csv'
-    return pl.read_csv(path, infer_schema=False).select('video_a', 'video_b') if path.is_file() else None
+    if not place.near_duplicates.is_file(): return None
+    return pl.read_csv(place.near_duplicates, infer_schema=False).select('video_a', 'video_b')
 
 # %% ../../nbs/corpus/04_splits.ipynb #2132e806
 PARTS = ('train', 'inner_val', 'val', 'test')
@@ -231,13 +232,13 @@ def split_from_file(
 # %% ../../nbs/corpus/04_splits.ipynb #940a6bf4
 def filter_existing_videos(
     df: pl.DataFrame,       # rows with a column `path`, relative to the workspace
-    workspace: str | Path,  # folder that the paths start from
+    place: Workspace,       # that the paths start from
 ) -> pl.DataFrame:          # rows whose file is there and not empty, in order
     "Rows whose video file exists; a warning names how many are left out and the first of them."
     if 'path' not in df.columns: raise ValueError(f'the table has no column path; it has {df.columns}.')
-    files = [None if path is None else Path(workspace)/path for path in df['path']]
+    files = [None if path is None else place.file(path) for path in df['path']]
     there = pl.Series([bool(file and file.is_file() and file.stat().st_size) for file in files], dtype=pl.Boolean)
     if gone := [str(path) for path, good in zip(df['path'], there) if not good]:
-        text = f'{len(gone)} of {len(df)} video files are missing in {workspace}; the first is {gone[0]}.'
+        text = f'{len(gone)} of {len(df)} video files are missing in {place}; the first is {gone[0]}.'
         warnings.warn(text, stacklevel=2)
     return df.filter(there)

@@ -10,7 +10,7 @@ import json, platform, shutil, sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..core.table import DiskFull, write_json
+from ..core.files import DiskFull, write_json
 from .workers import Spent
 
 # %% ../../nbs/engine/02_forecast.ipynb #ff28ae42

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from ..core.config import StagesConfig, canonical_hash
 from .forecast import Progress, footage, scheduled
-from ..core.table import FULL, TEMPORARY, AlreadyRunning, CannotWrite, DiskFull, Parts, locked
+from ..core.files import FULL, TEMPORARY, AlreadyRunning, CannotWrite, DiskFull, locked
+from ..core.table import Parts
+from ..core.workspace import Workspace
 from .workers import PASSING, cores, is_caused_by, process
 
 # %% ../../nbs/engine/03_per_video.ipynb #c2a2b24b
@@ -64,7 +66,6 @@ def only_writer(folder: str | Path):
     "Be the one process that writes the files of a folder; raises `AlreadyRunning` or `DiskFull`. Ctrl-C and TERM stop cleanly."
     folder = Path(folder)
     with _told(folder), Stop().installed():
-        folder.mkdir(parents=True, exist_ok=True)
         with locked(folder/'.lock', folder):
             try: yield
             finally: _sweep(folder.glob(TEMPORARY + '*'))
@@ -80,7 +81,7 @@ def _by_variant(item, value):
     values = {r.get('variant') or 'original': value(r) for r in item['rows']}
     return lambda variant: values.get(variant, values.get('original'))
 
-def _valid(rows, item, workspace, retry_failed):
+def _valid(rows, item, place, retry_failed):
     "Whether kept rows still stand: same sources, files whole."
     source, status = _by_variant(item, lineage), _by_variant(item, lambda r: r['status'])
     if not rows or not {r['variant'] for r in rows} >= {r.get('variant') or 'original' for r in item['rows']}: return False
@@ -88,18 +89,17 @@ def _valid(rows, item, workspace, retry_failed):
         if row['source_hash'] != source(row['variant']): return False
         if row['status'] == 'failed' and retry_failed and status(row['variant']) == 'ok': return False
         if row['status'] == 'ok' and row.get('bytes') is not None:
-            file = workspace/row['path']
+            file = place.file(row['path'])
             if not file.is_file() or file.stat().st_size != row['bytes']: return False
     return True
 
 # %% ../../nbs/engine/03_per_video.ipynb #1739b84e
-COMMON = ('video_id', 'variant', 'label', 'group', 'path', 'status', 'reason', 'source_hash', 'config_hash')
+COMMON = ('video_id', 'variant', 'path', 'status', 'reason', 'source_hash', 'config_hash')
 
 def _complete(rows, item, config_hash):
     "One video's rows with the columns that every table has; rows that could not be made are there too, with the reason."
-    first, source = item['rows'][0], _by_variant(item, lineage)
-    inherited = {k: first.get(k) for k in ('video_id', 'label', 'group')}
-    return [dict({'path': None, 'reason': None, **inherited, **row}, source_hash=source(row['variant']), config_hash=config_hash)
+    source, video_id = _by_variant(item, lineage), item['rows'][0]['video_id']
+    return [dict({'path': None, 'reason': None, 'video_id': video_id, **row}, source_hash=source(row['variant']), config_hash=config_hash)
             for row in rows]
 
 def _verdict(rows, status=None, reason=None):
@@ -117,22 +117,22 @@ def _rows_of(item, status, answer, config_hash):
 
 class _Videos:
     "The input table as items, one at a time: as Python objects, all rows at once would be ten times the table."
-    def __init__(self, table, workspace, config):
+    def __init__(self, table, place, config):
         places = table.select('video_id').with_row_index().group_by('video_id', maintain_order=True).agg('index')
         self.table, self.order, self.places = table, places['video_id'].to_list(), places['index']
         self.number = {v: n for n, v in enumerate(self.order)}
-        self.common = dict(workspace=str(workspace), config=config)
+        self.common = dict(workspace=place, config=config)
 
     def __getitem__(self, video_id):
         rows = self.table[self.places[self.number[video_id]]]
         return dict(video_id=video_id, rows=rows.to_dicts(), **self.common)
 
 # %% ../../nbs/engine/03_per_video.ipynb #944c5838
-def _standing(parts, videos, mine, workspace, retry_failed):
+def _standing(parts, videos, mine, place, retry_failed):
     "Videos that need not be done again."
     found = {}
     for video_id, rows in parts.kept():
-        if video_id in mine: found[video_id] = _valid(rows, videos[video_id], workspace, retry_failed)
+        if video_id in mine: found[video_id] = _valid(rows, videos[video_id], place, retry_failed)
     return {v for v, good in found.items() if good}
 
 def _openable(todo, videos, parts):
@@ -162,32 +162,32 @@ def run_stage(name: str, # shown in front of the progress bar, e.g. 'stage 1'
               out_path: str | Path, # the table this stage makes
               config: dict, # every setting its rows depend on
               schema: dict, # its own columns -> polars type or its name; a worker need not load polars for a name
-              workspace: Path,
+              place: Workspace, # that the rows' paths are relative to
               run: StagesConfig | None = None, # workers and limits
               shard: tuple[int, int] = (1, 1), # (i, n): do the i-th of n shares
              ): # polars.DataFrame
     "Run `work` over a table with resume; raises `DiskFull`, `StaleConfiguration` or `AlreadyRunning`."
-    run, parts, videos = run or StagesConfig(), Parts(out_path, config), _Videos(table, workspace, config)
+    run, parts, videos = run or StagesConfig(), Parts(out_path, config), _Videos(table, place, config)
     mine, share = videos.order[shard[0] - 1::shard[1]], '' if shard[1] == 1 else f'{shard[0]}-of-{shard[1]}'
     with _told(parts.path), Stop().installed() as stop:
         with parts.opened(share):
             sweep = lambda: share or _sweep(parts.path.parent.rglob(TEMPORARY + '*'))  # other shards may be writing
             sweep()
-            done = _standing(parts, videos, set(mine), workspace, run.retry_failed)
+            done = _standing(parts, videos, set(mine), place, run.retry_failed)
             todo = [v for v in mine if v not in done]
             print(f'{name}: {len(mine)} videos, {len(mine) - len(todo)} done before, {len(todo)} to do')
             try: _work_through(name, work, todo, videos, parts, run, stop)
             finally: sweep()
             if not share: return parts.compact(videos.order, _schema(schema), _versions())
-        return _merge(parts, videos, set(mine), _schema(schema), workspace)
+        return _merge(parts, videos, set(mine), _schema(schema), place)
 
 # %% ../../nbs/engine/03_per_video.ipynb #f724a535
-def _merge(parts, videos, mine, schema, workspace):
+def _merge(parts, videos, mine, schema, place):
     "Write the table if this is the shard that ends last; else give what this one has."
     try:
         with locked(parts.folder/'lock', parts.path):  # no shard is running
             others = set(videos.order) - mine
-            missing = others - _standing(parts, videos, others, workspace, False)
+            missing = others - _standing(parts, videos, others, place, False)
             if not missing:
                 _sweep(parts.path.parent.rglob(TEMPORARY + '*'))
                 return parts.compact(videos.order, schema, _versions())
@@ -197,8 +197,7 @@ def _merge(parts, videos, mine, schema, workspace):
 
 def _schema(own):
     import polars as pl
-    types = dict.fromkeys(COMMON, pl.String) | dict(label=pl.Int8)
-    return types | {column: getattr(pl, kind) if isinstance(kind, str) else kind for column, kind in own.items()}
+    return dict.fromkeys(COMMON, pl.String) | {column: getattr(pl, kind) if isinstance(kind, str) else kind for column, kind in own.items()}
 
 def _versions():
     from importlib.metadata import version

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from ..core.table import FULL, CannotWrite, DiskFull
+from ..core.files import FULL, CannotWrite, DiskFull
 
 # %% ../../nbs/engine/01_workers.ipynb #1be2da53
 PASSING = frozenset({errno.EIO, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE,

@@ -12,13 +12,12 @@ from pathlib import Path
 import polars as pl
 from tqdm import tqdm
 
-from ..core.config import INDEX, workspace
+from ..core.workspace import Workspace
 from .floors import NUMBERS, WORDS, forest, cross_validate, metadata_floor, metadata_rows
 from .integrity import Finding, audit_integrity
 from ..scores.intervals import Interval, group_bootstrap
 from ..scores.plots import plot_leaderboard
 from ..corpus.splits import look_alikes, read_parts, refuse_unknown
-from ..core.table import read_table
 
 # %% ../../nbs/evidence/04_audit.ipynb #8772a640
 LEAKS = {'video_id': 'source video', 'group': 'group', 'sha256': 'content hash'}
@@ -47,13 +46,13 @@ def shared_between_parts(
     ).rename({'video': 'video_a'}).sort('kind', 'part_a', 'part_b')
 
 # %% ../../nbs/evidence/04_audit.ipynb #33d3949a
-def split_rows(place: Path,  # the workspace
+def split_rows(place: Workspace,
                file: str = '',  # a split of somebody's: JSON, or CSV with video_id and part; '' for the stored folds
                ) -> pl.DataFrame:  # video_id, part, group, sha256
     "Who is in which part; raises ValueError for a video that the index does not know."
-    index = read_table(place/INDEX).select('video_id', 'group', 'sha256')
+    index = place.read_index().select('video_id', 'group', 'sha256')
     if not file:
-        folds = read_table(place/'folds.arrow').select('video_id', 'group', part=pl.format('fold {}', 'fold'))
+        folds = place.read_folds().select('video_id', 'group', part=pl.format('fold {}', 'fold'))
         return folds.join(index.drop('group'), on='video_id', how='left')
     rows = read_parts(file)
     refuse_unknown(rows['video_id'], index['video_id'], f'{file}: not in the index')
@@ -64,7 +63,7 @@ def audit_leakage(data: str = '',  # the workspace
                   file: str = '',  # a split file; '' for the stored folds
                   ) -> Finding:
     "What the parts of a split share, with the first example of every pair of parts."
-    place = workspace(data)
+    place = Workspace.find(data)
     rows, pairs = split_rows(place, file), look_alikes(place)
     leaks = shared_between_parts(rows, pairs)
     counts = leaks.group_by('kind').agg(pl.col('shared').sum())
@@ -80,11 +79,11 @@ def metadata_columns(columns: list[str],  # of `metadata_rows`
     "The columns that one thing became."
     return {name: found for name in (*NUMBERS, *WORDS) if (found := [c for c in columns if c == name or name in WORDS and c.startswith(f'{name}_')])}
 
-def any_opened(place: Path) -> bool:
+def any_opened(place: Workspace) -> bool:
     "Whether there are files at all: the tables alone say something too, such as the platform."
-    return 'ok' in read_table(place/INDEX)['status']
+    return 'ok' in place.read_index()['status']
 
-def shortcut_scores(place: Path,  # the workspace
+def shortcut_scores(place: Workspace,
                     draws: int = 1000,  # of the bootstrap
                     ) -> dict[str, Interval]:  # 'all metadata' and each column alone -> AUC
     "How well metadata predicts the label, together and column by column; columns with one value are left out."
@@ -99,7 +98,7 @@ def audit_shortcuts(data: str = '',  # the workspace
                     draws: int = 1000,  # of the bootstrap
                     ) -> Finding:
     "How well metadata alone predicts the label, and which columns carry it: those whose interval lies above one half."
-    place = workspace(data)
+    place = Workspace.find(data)
     scores = shortcut_scores(place, draws)
     both = scores['all metadata']
     rows = [dict(seen=name, auc=s.value, low=s.low, high=s.high) for name, s in scores.items()]
@@ -126,4 +125,5 @@ def audit(data: str = '',  # the workspace
           ) -> list[Finding]:
     "The answers, in the order asked."
     if unknown := set(which) - set(AUDITS): raise ValueError(f'no audit called {sorted(unknown)[0]}: choose of {", ".join(AUDITS)}')
-    return [AUDITS[name](data, file) if name == 'leakage' else AUDITS[name](data) for name in which or AUDITS]
+    place = Workspace.find(data).require()
+    return [AUDITS[name](place, file) if name == 'leakage' else AUDITS[name](place) for name in which or AUDITS]

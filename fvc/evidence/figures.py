@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 from fastcore.basics import patch
 
+from ..core.workspace import Workspace
 from ..video.frames import pick_frames
 from ..learning.results import FoldResult
 from ..scores.metrics import confusion_matrix
@@ -25,13 +26,13 @@ def _curves(metrics):
     wanted = metrics.filter(pl.col('metric').is_in(['train_loss', 'val_loss'])).sort('epoch')
     return {str(name): part['value'].to_list() for (name,), part in wanted.group_by('metric', maintain_order=True)}
 
-def _examples(predictions, threshold, workspace, paths):
+def _examples(predictions, threshold, place, paths):
     "A frame of the surest right and wrong decisions: four of each, with score and truth."
     decided = predictions.with_columns(sure=(pl.col('score') - threshold).abs(), right=(pl.col('score') >= threshold) == (pl.col('label') == 1))
     images, titles = [], []
     for right in (True, False):
         for row in decided.filter(pl.col('right') == right).sort('sure', descending=True).head(4).iter_rows(named=True):
-            images.append(pick_frames(workspace/paths[row['video_id']], n=1, size=160).images[0])
+            images.append(pick_frames(place.file(paths[row['video_id']]), n=1, size=160).images[0])
             titles.append(f"{'right' if right else 'WRONG'}: {row['score']:.2f}, is {'fake' if row['label'] else 'real'}")
     return images, titles
 
@@ -40,7 +41,7 @@ def save_fold_figures(folder: Path, # the fold's folder; plots go to its `plots/
                       predictions: pl.DataFrame, # video_id, label, score
                       metrics: pl.DataFrame, # the tracker's values
                       threshold: float, # chosen on inner validation
-                      workspace: Path,
+                      place: Workspace,
                       paths: dict[str, str], # video id -> file, relative to the workspace
                       best_epoch: int | None = None,
                      ) -> list[Path]:
@@ -49,7 +50,7 @@ def save_fold_figures(folder: Path, # the fold's folder; plots go to its `plots/
     axes = dict(roc=plot_roc(y, s), pr=plot_pr(y, s), confusion=plot_confusion(confusion_matrix(y, s, threshold)),
                 scores=plot_score_distribution(y, s, threshold))
     if curves := _curves(metrics): axes = dict(curves=plot_training_curves(curves, best_epoch), **axes)
-    images, titles = _examples(predictions, threshold, workspace, paths)
+    images, titles = _examples(predictions, threshold, place, paths)
     axes['examples'] = contact_sheet(images, titles, columns=4, tile=1.6)
     return [save_plot(ax, folder/'plots'/f'{name}.png') for name, ax in axes.items()]
 

@@ -7,18 +7,17 @@ __all__ = ['NUMBERS', 'WORDS', 'cross_validate', 'metadata_rows', 'forest', 'met
            'permutation_aucs']
 
 # %% ../../nbs/evidence/02_floors.ipynb #d348995b
-from pathlib import Path
 from typing import Callable
 
 import numpy as np
 import polars as pl
 from tqdm import tqdm
 
+from ..core.workspace import Workspace
 from ..learning.clips import feature_columns, load_rows
 from ..scores.intervals import permuted_labels
 from ..scores.metrics import fold_auc
 from ..core.registry import get
-from ..core.table import read_table
 
 # %% ../../nbs/evidence/02_floors.ipynb #6aeb203c
 def cross_validate(make: Callable, # gives an unfitted classifier
@@ -44,12 +43,12 @@ def cross_validate(make: Callable, # gives an unfitted classifier
 # %% ../../nbs/evidence/02_floors.ipynb #7778dca1
 NUMBERS, WORDS = ('width', 'height', 'fps', 'duration', 'bit_rate', 'bytes', 'frames', 'rotation'), ('platform', 'container', 'codec', 'pix_fmt')
 
-def metadata_rows(workspace: Path,
+def metadata_rows(place: Workspace,
                   opened: bool = True, # only videos whose file was opened; False: all labelled ones
                  ) -> tuple[pl.DataFrame, list[str]]: # one row a video; its columns
     "What files say about themselves, as numbers: words become one column a value."
-    index = read_table(workspace/'video_index_input.csv').filter(pl.col('status') == 'ok' if opened else pl.col('label').is_not_null())
-    folds = read_table(workspace/'folds.arrow')
+    index = place.read_index().filter(pl.col('status') == 'ok' if opened else pl.col('label').is_not_null())
+    folds = place.read_folds()
     numbers = index.select('video_id', *(pl.col(c).cast(pl.Float64).fill_null(-1) for c in NUMBERS))
     words = index.select(pl.col(c).fill_null('none').cast(pl.String) for c in WORDS).to_dummies()
     table = pl.concat([numbers, words], how='horizontal')
@@ -61,13 +60,13 @@ def forest(trees: int = 300): # an unfitted classifier
     from sklearn.ensemble import RandomForestClassifier
     return RandomForestClassifier(trees, min_samples_leaf=2, class_weight='balanced', random_state=0)
 
-def metadata_floor(workspace: Path) -> pl.DataFrame: # predictions
+def metadata_floor(place: Workspace) -> pl.DataFrame: # predictions
     "Out-of-fold predictions of a random forest that sees metadata only."
-    return cross_validate(forest, *metadata_rows(workspace))
+    return cross_validate(forest, *metadata_rows(place))
 
-def majority_floor(workspace: Path) -> pl.DataFrame: # predictions
+def majority_floor(place: Workspace) -> pl.DataFrame: # predictions
     "Every video gets the share of fakes among the training videos of its fold."
-    folds = read_table(workspace/'folds.arrow')
+    folds = place.read_folds()
     label, fold = folds['label'].to_numpy(), folds['fold'].to_numpy()
     return folds.with_columns(score=pl.Series([label[fold != k].mean() for k in fold]))
 

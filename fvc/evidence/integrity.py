@@ -12,10 +12,12 @@ from pathlib import Path
 
 import polars as pl
 
-from ..core.config import INDEX, StagesConfig, workspace
+from ..core.config import StagesConfig
+from ..core.workspace import Workspace
 from ..video.probe import VideoError, probe
 from ..engine.per_video import run_stage
-from ..core.table import TEMPORARY, file_sha256, read_table
+from ..core.files import TEMPORARY, file_sha256
+from ..core.table import read_table
 
 # %% ../../nbs/evidence/03_integrity.ipynb #0768884e
 @dataclass(frozen=True)
@@ -49,26 +51,25 @@ def check_files(item: dict) -> list[dict]:
     "The stage engine's work: the verdict on every file of one video."
     rows = []
     for row in item['rows']:
-        wrong = fault(Path(item['workspace'])/row['path'], row)
+        wrong = fault(item['workspace'].file(row['path']), row)
         rows.append(dict(variant=row['variant'], path=row['path'], status='failed' if wrong else 'ok', reason=wrong))
     return rows
 
 # %% ../../nbs/evidence/03_integrity.ipynb #fd11aab1
 RECORDED = dict(bytes=pl.Int64, sha256=pl.String, frames=pl.Int64, width=pl.Int64, height=pl.Int64)
 
-def recorded_files(place: Path) -> pl.DataFrame:  # one row a file that a table calls ok
+def recorded_files(place: Workspace) -> pl.DataFrame:  # one row a file that a table calls ok
     "The files of the index, of stage 1 and of stage 3, and what is recorded of them."
-    from fvc.learning.clips import TABLES  # here, so that workers need not load what reads clips
     parts = []
     for stage in (0, 1, 3):
-        if not (place/TABLES[stage]).is_file(): continue
-        rows = read_table(place/TABLES[stage]).filter(pl.col('status') == 'ok')
+        if not place.table(stage).is_file(): continue
+        rows = read_table(place.table(stage)).filter(pl.col('status') == 'ok')
         if stage == 0: rows = rows.with_columns(variant=pl.lit('original'))
         if stage == 0 and 'prefix' in rows.columns:  # of a damaged video only the frames before the damage are recorded
             rows = rows.with_columns(frames=pl.when(pl.col('prefix').cast(pl.String) == 'true').then(None).otherwise('frames'))
         if stage == 1: rows = rows.filter(pl.col('variant') != 'original')  # the index's own files
         kept = [pl.col(c).cast(kind) if c in rows.columns else pl.lit(None, kind).alias(c) for c, kind in RECORDED.items()]
-        parts.append(rows.select('video_id', 'label', 'group', 'path', 'status', pl.lit(None, pl.String).alias('reason'), *kept,
+        parts.append(rows.select('video_id', 'path', 'status', pl.lit(None, pl.String).alias('reason'), *kept,
                                  variant=pl.format('stage {} {}', pl.lit(stage), 'variant')))
     return pl.concat(parts, how='vertical_relaxed')
 
@@ -78,13 +79,13 @@ def audit_integrity(data: str = '',  # the workspace
                     run: StagesConfig | None = None,  # workers and limits
                     ) -> Finding:
     "Whether every file that a table calls ok is there, opens, and is what was recorded."
-    place = workspace(data)
+    place = Workspace.find(data)
     table = recorded_files(place)
     if videos is not None: table = table.filter(pl.col('video_id').is_in(videos))
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=place) as d:
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=place.root) as d:
         checked = run_stage('integrity', check_files, table, Path(d)/'checked.arrow', {}, {}, place, run)
     wrong = checked.filter(pl.col('status') == 'failed').select('video_id', file='path', wrong='reason')
-    index = read_table(place/INDEX)['status'].value_counts()
+    index = place.read_index()['status'].value_counts()
     index = dict(index.iter_rows())
     told = f'{table.height} files of {checked["video_id"].n_unique()} videos checked, {wrong.height} not as recorded'
     return Finding('integrity', f'{told}; the index also has {index.get("failed", 0)} failed and {index.get("excluded", 0)} excluded videos, '

@@ -7,25 +7,22 @@ __all__ = ['runs_of', 'leaderboard', 'compare_runs', 'metadata_effect', 'trained
 
 # %% ../../nbs/6_report.ipynb #4b6905fb
 import json
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from ..learning.clips import feature_columns, load_rows
-from ..core.config import workspace
+from ..core.workspace import Workspace
 from .floors import cross_validate, majority_floor, metadata_floor, permutation_aucs
 from ..scores.intervals import group_bootstrap, paired_comparison
 from ..scores.plots import plot_cv_fold_comparison, plot_leaderboard, plot_permutations
 from ..core.registry import get, nearest, spec_of
 from ..learning.results import FoldResult, finished_folds, run_predictions
-from ..stages.setup import corpus_line
-from ..core.table import read_table
 
 # %% ../../nbs/6_report.ipynb #b4837865
-def runs_of(place: Path) -> list[str]:
+def runs_of(place: Workspace) -> list[str]:
     "Names of the runs that have a finished fold."
-    return sorted({p.parent.parent.name for p in (place/'stage5').glob('*/fold_*/metadata.json')})
+    return [run for run in place.runs() if finished_folds(place.run(run))]
 
 def _as_decided(folds):
     "Predictions of a run with its decisions, 0 or 1, in place of the scores: each fold decides at the threshold that its inner validation chose."
@@ -49,14 +46,14 @@ def leaderboard(data: str = '', # the workspace
     """All runs and the floors, best first; every group weighs the same unless the column says otherwise.
 
     Accuracy is that of a run's decisions, each fold at its own threshold; floors decide at one half."""
-    place = workspace(data)
-    labelled = read_table(place/'folds.arrow').height
+    place = Workspace.find(data).require()
+    labelled = place.read_folds().height
     lines = []
     for run in runs_of(place):
-        folds = finished_folds(place/'stage5'/run)
+        folds = finished_folds(place.run(run))
         each = np.array([f.metrics['val_auc'] for f in folds])
         each = each[~np.isnan(each)]
-        lines.append(_line(run, _kind(folds[0]), run_predictions(place/'stage5'/run), _as_decided(folds), labelled, draws) | dict(
+        lines.append(_line(run, _kind(folds[0]), run_predictions(place.run(run)), _as_decided(folds), labelled, draws) | dict(
             fold_mean=float(np.mean(each)) if len(each) else None, fold_std=float(np.std(each, ddof=1)) if len(each) > 1 else None,
             weights=folds[0].facts.get('weights', '')))
     for name, pred in (('metadata only', metadata_floor(place)), ('majority class', majority_floor(place))):
@@ -71,12 +68,12 @@ def compare_runs(a: str, b: str, # model or model@name
     """Difference of two runs on the videos both scored; raises FileNotFoundError for a run that is not there.
 
     Rankings (auc, ap) compare scores, all else the decisions, each fold's at its own threshold."""
-    place = workspace(data)
+    place = Workspace.find(data)
     known = runs_of(place)
     for run in (a, b):
         if run not in known: raise FileNotFoundError(f'no finished run {run!r} in {place}: {nearest(run, known) if known else "train one first"}')
     read = run_predictions if metric in ('auc', 'ap') else lambda folder: _as_decided(finished_folds(folder))
-    first, second = (read(place/'stage5'/r) for r in (a, b))
+    first, second = (read(place.run(r)) for r in (a, b))
     c = paired_comparison(first, second, metric)
     return dict(a=a, b=b, metric=metric, value_a=c.a, value_b=c.b, difference=c.difference.value, low=c.difference.low,
                 high=c.difference.high, videos=c.videos, only_a=c.only_a, only_b=c.only_b)
@@ -84,7 +81,7 @@ def compare_runs(a: str, b: str, # model or model@name
 def metadata_effect(data: str = '', # the workspace
                    ) -> dict: # AUC of 5a on signal columns, and with the columns that are metadata in disguise
     "What the columns marked as metadata add to logistic regression: a large step means that the corpus has a shortcut."
-    rows = load_rows(workspace(data), 2)
+    rows = load_rows(Workspace.find(data), 2)
     return {name: str(group_bootstrap(cross_validate(lambda: get('logistic_regression'), rows, feature_columns(2, extra)), 'auc'))
             for name, extra in (('signal columns', False), ('with metadata columns', True))}
 

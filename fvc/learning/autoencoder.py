@@ -14,7 +14,7 @@ import av
 import numpy as np
 
 from ..video.frames import iter_frames
-from ..core.table import atomic_path, file_sha256
+from ..core.files import atomic_path, file_sha256
 from ..video.transcode import Written
 from .weights import MissingWeights
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .blocks import Normalize
-from ..core.table import file_sha256
+from ..core.files import file_sha256
 
 # %% ../../nbs/learning/03_weights.ipynb #c089c354
 class MissingWeights(FileNotFoundError):

@@ -10,12 +10,12 @@ import json, os, shlex, shutil, subprocess, sys, time
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import asdict
-from pathlib import Path
 
 import polars as pl
 
 from ..learning.checks import check_model
-from ..core.config import RunConfig, canonical_hash, flattened, project_root, workspace
+from ..core.config import RunConfig, canonical_hash, flattened
+from ..core.workspace import Workspace, project_root
 from ..evidence.figures import save_fold_figures
 from ..learning.fitting import FITS
 from ..scores.intervals import permuted_folds
@@ -24,17 +24,16 @@ from ..core.parameters import check_injected
 from ..core.registry import Spec, spec_of
 from ..learning.results import FoldResult, fold_metrics, resolve, run_name, summarise
 from ..corpus.splits import Split, guard_split, holdout_split, kfold_split, look_alikes, split_from_file
-from ..stages.setup import corpus_line
-from ..core.table import StaleConfiguration, _differences, read_table, write_json, write_table, write_text
+from ..core.files import write_json, write_text
+from ..core.table import StaleConfiguration, _differences, write_table
 from ..learning.tracking import ExperimentTracker, MLflowTracker, git_commit
 
 # %% ../../nbs/running/01_experiment.ipynb #4346ed66
-def make_split(cfg: RunConfig, place: Path, fold: int,
+def make_split(cfg: RunConfig, place: Workspace, fold: int,
                split: Split | None = None, # a split that is there already and only has to be checked
               ) -> Split:
     "The split a configuration asks for, checked against the index: no shared group, video, content hash or footage."
-    folds = read_table(place/'folds.arrow')
-    index = read_table(place/'video_index_input.csv')
+    folds, index = place.read_folds(), place.read_index()
     if cfg.data.permuted is not None: folds = permuted_folds(folds, cfg.data.permuted)
     known = folds.join(index.select('video_id', 'sha256'), on='video_id', how='left')
     s = cfg.split
@@ -50,7 +49,7 @@ def make_split(cfg: RunConfig, place: Path, fold: int,
     return split
 
 # %% ../../nbs/running/01_experiment.ipynb #613eeafc
-def launch(spec: Spec, fold: int, place: Path, overrides: str | list[str], cfg: RunConfig):
+def launch(spec: Spec, fold: int, place: Workspace, overrides: str | list[str], cfg: RunConfig):
     "Train a fold in `training.processes` processes by `accelerate launch`; raises RuntimeError with what they said last."
     from torch.cuda import device_count
     n, words = cfg.training.processes, overrides if isinstance(overrides, str) else shlex.join(overrides)
@@ -76,13 +75,13 @@ def run_fold(spec: Spec | str, # the model
     "Train on the other folds, score this one, keep everything; what is finished with the same settings is only loaded."
     check_injected()
     spec = spec_of(spec) if isinstance(spec, str) else spec
-    cfg, place = resolve(spec, overrides), workspace(data)
-    print(corpus_line(place))
+    cfg, place = resolve(spec, overrides), Workspace.find(data)
+    print(place.corpus_line())
     run = run_name(spec, cfg)
-    folder = place/'stage5'/run/f'fold_{fold}'
+    folder = place.run(run)/f'fold_{fold}'
     if 'RANK' in os.environ: split = Split.from_json((folder/'split.json').read_text(encoding='utf-8')) # one of several processes
     split = make_split(cfg, place, fold, split)
-    about = dict(config=cfg.hash(), data=json.loads((place/'corpus.json').read_text(encoding='utf-8'))['data_hash'],
+    about = dict(config=cfg.hash(), data=place.about['data_hash'],
                  split=canonical_hash(asdict(split)))
     if _finished(folder, cfg, about):
         print(f'{run}, fold {fold}: finished before, loaded')
@@ -155,7 +154,7 @@ def _keep(fitted, run, fold, folder, place, tracker):
     facts = dict(fitted.facts, threshold=threshold, inner={k: float(v) for k, v in inner.items()},
                  videos=predictions.height, groups=predictions['group'].n_unique())
     tracker.log(metrics, step=0, epoch=facts.get('epochs', 1), phase='report')
-    index = read_table(place/'video_index_input.csv')
+    index = place.read_index()
     save_fold_figures(folder, predictions, tracker.frame(), threshold, place, dict(index.select('video_id', 'path').iter_rows()),
                       facts.get('best_epoch'))
     if tracker.mlflow: tracker.mlflow.attach(folder/'plots', folder='plots')

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import polars as pl
 
-from ..core.config import project_root, workspace
+from ..core.workspace import Workspace, project_root
 from .experiment import make_split
 from ..core.registry import list_models, spec_of
 from ..learning.results import resolve, run_name
-from .notebooks import Outcome, Task, execute_all, runs_folder
-from ..core.table import read_table
+from .notebooks import Outcome, Task, execute_all
 
 # %% ../../nbs/5_model_training.ipynb #37da9f83
 def notebook_of(model: str) -> Path:
@@ -31,15 +30,15 @@ def training_tasks(models: list[str], # names
                   ) -> list[Task]:
     "One task a model and fold; every setting is checked here, before anything runs."
     words = overrides if isinstance(overrides, str) else ' '.join(_quote(w) for w in overrides)
-    tasks = []
+    tasks, place = [], Workspace.find(data).require()
     for model in models:
         spec, notebook = spec_of(model), notebook_of(model)
         cfg = resolve(spec, overrides)
-        make_split(cfg, workspace(data), folds[0])
+        make_split(cfg, place, folds[0])
         name = run_name(spec, cfg)
-        tasks += [Task(notebook, runs_folder(data)/f'{notebook.stem}{name[len(model):]}_fold_{k}.ipynb',
-                       dict(fold=k, data=str(workspace(data)), overrides=words),
-                       workspace(data)/'stage5'/name/f'fold_{k}') for k in folds]
+        tasks += [Task(notebook, place.reports/f'{notebook.stem}{name[len(model):]}_fold_{k}.ipynb',
+                       dict(fold=k, data=str(place), overrides=words),
+                       place.run(name)/f'fold_{k}') for k in folds]
     return sorted(tasks, key=lambda t: t.parameters['fold'])
 
 def _quote(word):
@@ -49,7 +48,7 @@ def _quote(word):
 # %% ../../nbs/5_model_training.ipynb #024629f2
 def available_folds(data: str = '') -> int:
     "How many folds the workspace's fold table has."
-    return int(read_table(workspace(data)/'folds.arrow')['fold'].max())
+    return int(Workspace.find(data).read_folds()['fold'].max())
 
 # %% ../../nbs/5_model_training.ipynb #accb082e
 def parse_folds(text: str, # '', '2', '1-5' or '1,3'

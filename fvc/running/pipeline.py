@@ -9,15 +9,14 @@ __all__ = ['MODELS', 'stage_words', 'setup_workspace', 'run_one_stage', 'parse_s
 # %% ../../nbs/running/03_pipeline.ipynb #da9e836a
 import json, shlex
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 
-from ..core.config import INDEX, compose, project_root, workspace
+from ..core.config import compose
+from ..core.workspace import Workspace, project_root
 from ..scores.intervals import permuted_folds
 from ..core.registry import spec_of
-from .notebooks import Task, execute_all, runs_folder, to_html
-from ..stages.setup import corpus_line
+from .notebooks import Task, execute_all, to_html
 from ..core.table import read_table
 
 # %% ../../nbs/running/03_pipeline.ipynb #0b0695bc
@@ -42,8 +41,10 @@ def run_one_stage(number: int, # 1 to 4
     from fvc.stages.features import stage2_extract_features
     from fvc.stages.scaled_features import stage4_extract_scaled_features
     from fvc.stages.scaling import stage3_scale_videos
+    compose(None, stage_words(overrides))  # what is misspelt is said first
+    place = Workspace.find(data).require()
     stage = (stage1_augment_videos, stage2_extract_features, stage3_scale_videos, stage4_extract_scaled_features)[number - 1]
-    return stage(data, stage_words(overrides), parse_shard(shard))
+    return stage(place, stage_words(overrides), parse_shard(shard))
 
 # %% ../../nbs/running/03_pipeline.ipynb #3c0dedc3
 def parse_shard(text: str) -> tuple[int, int]:
@@ -62,25 +63,26 @@ def _pages(tasks, name):
 
 def report(data: str = '') -> list[str]: # paths of HTML pages
     "Execute the report and the guided tour over everything made so far."
-    tasks = [Task(project_root()/'nbs'/f'{name}.ipynb', runs_folder(data)/f'{name}.ipynb', dict(data=str(workspace(data))))
+    place = Workspace.find(data).require()
+    tasks = [Task(project_root()/'nbs'/f'{name}.ipynb', place.reports/f'{name}.ipynb', dict(data=str(place)))
              for name in ('6_report', '00_pipeline_journey')]
     for task in tasks: task.marker('done').unlink(missing_ok=True)  # there may be new runs
     return _pages(tasks, 'report')
 
 def status(data: str = '') -> list[dict]: # part, rows, ok, failed, excluded
     "What the workspace holds: rows of every table by verdict, and finished folds of every run."
-    place = workspace(data)
-    if not (place/INDEX).is_file(): raise FileNotFoundError(f'{place} holds no index: run "fvc setup --source DIR" first')
-    tables = (INDEX, 'augmented_videos/augmented_metadata.arrow', 'features_stage2/features_metadata.arrow',
-              'scaled_videos/scaled_metadata.arrow', 'features_stage4/features_scaled_metadata.arrow')
+    place = Workspace.find(data)
+    if not place.index.is_file(): raise FileNotFoundError(f'{place} holds no index: run "fvc setup --source DIR" first')
+    place.require()
     lines = []
-    for number, name in enumerate(tables):
-        if not (place/name).is_file(): continue
-        counts = dict(read_table(place/name)['status'].value_counts().iter_rows())
+    for number in (0, 1, 2, 3, 4):
+        if not place.table(number).is_file(): continue
+        counts = dict(read_table(place.table(number))['status'].value_counts().iter_rows())
         lines.append(dict(part=f'stage {number}', rows=sum(counts.values()), **{s: counts.get(s, 0) for s in ('ok', 'failed', 'excluded')}))
-    for run in sorted((place/'stage5').glob('*/metrics.json')):
-        done = len(json.loads(run.read_text())['fold_results'])
-        lines.append(dict(part=run.parent.name, rows=done, ok=done, failed=0, excluded=0))
+    for run in place.runs():
+        file = place.run(run)/'metrics.json'
+        done = len(json.loads(file.read_text())['fold_results']) if file.is_file() else 0
+        if done: lines.append(dict(part=run, rows=done, ok=done, failed=0, excluded=0))
     return lines
 
 # %% ../../nbs/running/03_pipeline.ipynb #0d5cd140
@@ -99,24 +101,23 @@ class RunResult:
     pages: list[str] # paths of HTML reports
     failed: list[str] # notebooks that failed, with the reason
 
+# %% ../../nbs/running/03_pipeline.ipynb #c3db7eaf
 def _is_sample(place):
     "Whether a workspace holds the built-in sample, or nothing yet."
-    file = place/'corpus.json'
-    return not file.is_file() or json.loads(file.read_text(encoding='utf-8'))['sample']
+    return not place.corpus.is_file() or place.sample
 
-# %% ../../nbs/running/03_pipeline.ipynb #2864e9d9
 def _corpus(source, data, overrides, password_file):
     "Index what is named, or the built-in sample where nothing is; returns the workspace."
     if source is not None:
         setup_workspace(source, data, overrides, password_file)
-        return workspace(data)
-    place = workspace(data)
+        return Workspace.find(data)
+    place = Workspace.find(data)
     if _is_sample(place):
         from fvc.corpus.sample import SAMPLE_PASSWORD, make_sample
         from fvc.stages.setup import setup
-        archives = make_sample(place/'archives', password=SAMPLE_PASSWORD)
-        setup(archives, str(place), ' '.join(map(shlex.quote, stage_words(overrides))), SAMPLE_PASSWORD)
-    else: print(corpus_line(place))
+        archives = make_sample(place.archives, password=SAMPLE_PASSWORD)
+        setup(archives, place, ' '.join(map(shlex.quote, stage_words(overrides))), SAMPLE_PASSWORD)
+    else: print(place.corpus_line())
     return place
 
 # %% ../../nbs/running/03_pipeline.ipynb #62be7fa7
@@ -127,7 +128,7 @@ def train_all(models: list[str], # names
     outcomes = stage5_train_models(models, None, data, overrides, workers)
     network = next((m for m in models if spec_of(m).input == 'clip'), None)
     if network is None: return outcomes
-    try: permuted_folds(read_table(Path(data)/'folds.arrow'))
+    try: permuted_folds(Workspace.find(data).read_folds())
     except ValueError as e:
         print(f'no floor of permuted labels: {e}')
         return outcomes
@@ -145,12 +146,12 @@ def run(source: str | None = None, # folder with archives or videos; `None`: wha
     "Stages 0–4, training on all folds, the report; what is done is skipped. The sample is trained with the small profile."
     from fvc.evidence.report import leaderboard
     names, overrides = list(models or MODELS), list(overrides)
-    if source is None and not any(w.startswith('profile=') for w in overrides) and _is_sample(workspace(data)): overrides.insert(0, 'profile=small')
+    if source is None and not any(w.startswith('profile=') for w in overrides) and _is_sample(Workspace.find(data)): overrides.insert(0, 'profile=small')
     for name in names: compose(spec_of(name), overrides)
-    data = str(_corpus(source, data, overrides, password_file))
-    for number in (1, 2, 3, 4): run_one_stage(number, data, overrides)
-    outcomes = train_all(names, data, overrides, workers)
+    place = _corpus(source, data, overrides, password_file)
+    for number in (1, 2, 3, 4): run_one_stage(number, place, overrides)
+    outcomes = train_all(names, place, overrides, workers)
     failed = [f'{o.task.output.stem}: {o.note}' for o in outcomes if o.state == 'failed']
     for line in failed: print(f'failed: {line}')
-    pages = report(data) + [str(to_html(o.task.output)) for o in outcomes if o.state == 'done' and o.task.parameters['fold'] == 1]
-    return RunResult(leaderboard(data).to_dicts(), pages, failed)
+    pages = report(place) + [str(to_html(o.task.output)) for o in outcomes if o.state == 'done' and o.task.parameters['fold'] == 1]
+    return RunResult(leaderboard(place).to_dicts(), pages, failed)

@@ -11,6 +11,7 @@ __all__ = ['COLORS', 'FLOOR', 'STYLE', 'new_axis', 'save_plot', 'plot_roc', 'plo
 from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
+from ..core.files import atomic_path
 from .metrics import outcome, roc_auc, average_precision
 
 # %% ../../nbs/scores/04_plots.ipynb #9d6a1b66
@@ -47,11 +48,10 @@ def save_plot(
 ) -> Path:  # the same path
     "Write the figure, all or nothing, and close it."
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.stem}.part{path.suffix}')
-    ax.figure.savefig(part, dpi=STYLE['savefig.dpi'], metadata={'Software': None} if path.suffix == '.png' else None)
+    with atomic_path(path) as part:
+        ax.figure.savefig(part, dpi=STYLE['savefig.dpi'], metadata={'Software': None} if path.suffix == '.png' else None)
     plt.close(ax.figure)
-    return part.replace(path)
+    return path
 
 # %% ../../nbs/scores/04_plots.ipynb #ef3cb895
 def _parts(labels, scores, folds):

@@ -17,6 +17,7 @@ from .metrics import basic_classification_metrics, best_threshold
 # %% ../../nbs/scores/02_tasks.ipynb #b6ff8540
 _KINDS = {'binary': ('bce', 'auc'), 'multiclass': ('cross_entropy', 'auc'), 'multilabel': ('bce', 'ap')}  # default loss, headline metric
 
+# %% ../../nbs/scores/02_tasks.ipynb #5a1e0c77
 @dataclass(frozen=True)
 class Task:
     "What is asked of every example, stored with the corpus."
@@ -45,7 +46,6 @@ class Task:
     def headline(self) -> str:
         "Metric that leads a board: AUC; for several labels the mean average precision, since most of them are rare."
         return _KINDS[self.kind][1]
-
     def to_dict(self) -> dict: return dict(kind=self.kind, classes=list(self.classes))
 
 # %% ../../nbs/scores/02_tasks.ipynb #c82bcfba

@@ -12,8 +12,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..core.config import compose, workspace
-from ..core.table import atomic_path, read_table
+from ..core.config import compose
+from ..core.files import atomic_path
+from ..core.table import read_table
+from ..core.workspace import Workspace
 from ..engine.per_video import run_stage
 from ..engine.workers import settled
 from ..forensics.signals import feature_names, measure
@@ -21,7 +23,7 @@ from ..video.probe import VideoError
 
 # %% ../../nbs/2_features.ipynb #31fa2962
 def feature_rows(
-    item: dict,         # one video: `rows`, `workspace`, `config`
+    item: dict,         # one video: `rows`, its `workspace`, `config`
     measure: Callable,  # (file, row, config) -> features
 ) -> list[dict]:        # one row a variant; a file that cannot be read is a failed row
     "Rows of all variants of one video."
@@ -29,7 +31,7 @@ def feature_rows(
     rows = []
     for row in item['rows']:
         about = {'variant': row['variant'], 'path': row['path'], 'prefix': bool(row.get('prefix'))}
-        try: rows.append(about | {'status': 'ok'} | measure(Path(item['workspace'])/row['path'], row, item['config']))
+        try: rows.append(about | {'status': 'ok'} | measure(item['workspace'].file(row['path']), row, item['config']))
         except VideoError as error: rows.append(about | {'status': 'failed', 'reason': settled(error, item)})
     return rows
 
@@ -40,12 +42,12 @@ def work(item: dict) -> list[dict]:
 
 # %% ../../nbs/2_features.ipynb #58d45503
 def read_input(
-    path: Path,  # table of the stage before
-    stage: int,  # the stage that makes it
+    place: Workspace,
+    stage: int,  # the stage before
 ):  # polars.DataFrame
     "The rows to work on; raises FileNotFoundError when the stage before has not run."
-    if not path.is_file(): raise FileNotFoundError(f'{path} is missing: run stage {stage} first.')
-    return read_table(path)
+    if not place.table(stage).is_file(): raise FileNotFoundError(f'{place.table(stage)} is missing: run stage {stage} first.')
+    return read_table(place.table(stage))
 
 # %% ../../nbs/2_features.ipynb #dcbac8f2
 def save_arrays(
@@ -68,14 +70,13 @@ def stage2_extract_features(
     overrides: str | list[str] = '',  # settings, e.g. 'stages.features.num_frames=8 stages.workers=4'
     shard: tuple[int, int] = (1, 1),  # (i, n): the i-th of n shares
 ):                                    # polars.DataFrame, one row per row of stage 1, with fifteen feature columns
-    """Write features_stage2/features_metadata.arrow.
+    """Write the table of features, and arrays on request.
 
     Raises FileNotFoundError before stage 1, StaleConfiguration on changed settings.
     """
-    stages, place, columns = compose(None, overrides).stages, workspace(data), feature_names(2)
-    rows = read_input(place/'augmented_videos'/'augmented_metadata.arrow', 1)
+    stages, place, columns = compose(None, overrides).stages, Workspace.find(data), feature_names(2)
+    rows = read_input(place, 1)
     config = {'num_frames': stages.features.num_frames}
-    target = place/'features_stage2'/'features_metadata.arrow'
-    table = run_stage('stage 2', work, rows, target, config, {'prefix': 'Boolean'} | dict.fromkeys(columns, 'Float64'), place, stages, shard)
-    if stages.features.save_npy: save_arrays(table, columns, target.parent/'arrays')
+    table = run_stage('stage 2', work, rows, place.table(2), config, {'prefix': 'Boolean'} | dict.fromkeys(columns, 'Float64'), place, stages, shard)
+    if stages.features.save_npy: save_arrays(table, columns, place.folder(2)/'arrays')
     return table

@@ -6,7 +6,8 @@
 __all__ = ['work', 'stage4_extract_scaled_features']
 
 # %% ../../nbs/4_scaled_features.ipynb #d606c14c
-from ..core.config import compose, workspace
+from ..core.config import compose
+from ..core.workspace import Workspace
 from ..engine.per_video import run_stage
 from ..forensics.scaled_signals import measure_scaled
 from ..forensics.signals import feature_names
@@ -23,14 +24,13 @@ def stage4_extract_scaled_features(
     overrides: str | list[str] = '',  # settings, e.g. 'stages.scaled_features.num_frames=8 stages.workers=4'
     shard: tuple[int, int] = (1, 1),  # (i, n): the i-th of n shares
 ):                                    # polars.DataFrame, one row per row of stage 3, with twenty-three feature columns
-    """Write features_stage4/features_scaled_metadata.arrow.
+    """Write the table of features, and arrays on request.
 
     Raises FileNotFoundError before stage 3, StaleConfiguration on changed settings.
     """
-    stages, place, columns = compose(None, overrides).stages, workspace(data), feature_names(4)
-    rows = read_input(place/'scaled_videos'/'scaled_metadata.arrow', 3)
+    stages, place, columns = compose(None, overrides).stages, Workspace.find(data), feature_names(4)
+    rows = read_input(place, 3)
     config = {'num_frames': stages.scaled_features.num_frames}
-    target = place/'features_stage4'/'features_scaled_metadata.arrow'
-    table = run_stage('stage 4', work, rows, target, config, {'prefix': 'Boolean'} | dict.fromkeys(columns, 'Float64'), place, stages, shard)
-    if stages.scaled_features.save_npy: save_arrays(table, columns, target.parent/'arrays')
+    table = run_stage('stage 4', work, rows, place.table(4), config, {'prefix': 'Boolean'} | dict.fromkeys(columns, 'Float64'), place, stages, shard)
+    if stages.scaled_features.save_npy: save_arrays(table, columns, place.folder(4)/'arrays')
     return table

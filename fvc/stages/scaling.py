@@ -9,10 +9,10 @@ __all__ = ['SCHEMA', 'redrawing', 'work', 'stage3_scale_videos']
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
-from ..core.config import compose, workspace
+from ..core.config import compose
 from ..core.table import read_table
+from ..core.workspace import Workspace
 from ..engine.per_video import run_stage
 from ..engine.workers import settled
 from ..video.frames import usable_frames
@@ -31,14 +31,14 @@ def redrawing(
 # %% ../../nbs/3_scaling.ipynb #d6ee7d8d
 def work(item: dict) -> list[dict]:
     "Scale every row of one video; a row that cannot be read fails alone, with its reason."
-    place, config, rows = Path(item['workspace']), item['config'], []
+    place, config, rows = item['workspace'], item['config'], []
     redraw = redrawing(config['method'], config['weights'])
     for row in item['rows']:
-        path = Path('scaled_videos')/item['video_id']/f"{row['variant']}.mp4"
+        path = place.row_path(3, item['video_id'], f"{row['variant']}.mp4")
         about = dict(variant=row['variant'], prefix=bool(row.get('prefix')))
-        try: made = scale_video(place/row['path'], place/path, config, usable_frames(row), redraw)
+        try: made = scale_video(place.file(row['path']), place.file(path), config, usable_frames(row), redraw)
         except ValueError as e: rows.append(dict(about, path=None, status='failed', reason=settled(e, item)))
-        else: rows.append(dict(about, path=str(path), status='ok', **made))
+        else: rows.append(dict(about, path=path, status='ok', **made))
     return rows
 
 # %% ../../nbs/3_scaling.ipynb #0e4d6cfa
@@ -49,9 +49,9 @@ def stage3_scale_videos(data: str = '', # the workspace
                         overrides: str | list[str] = '', # e.g. 'stages.scaling.target_size=320'
                         shard: tuple[int, int] = (1, 1), # (i, n): the i-th of n shares
                        ): # polars.DataFrame, one row per row of stage 1
-    "Write scaled_videos/ and its table; raises FileNotFoundError before stage 1, MissingWeights, StaleConfiguration."
-    stages, place = compose(None, overrides).stages, workspace(data)
-    rows = read_table(place/'augmented_videos'/'augmented_metadata.arrow')
+    "Write the scaled videos and their table; raises FileNotFoundError before stage 1, MissingWeights, StaleConfiguration."
+    stages, place = compose(None, overrides).stages, Workspace.find(data)
+    rows = read_table(place.table(1))
     redrawing(stages.scaling.method, stages.scaling.weights)  # weights that are missing are said now, not once a video
-    return run_stage('stage 3', work, rows, place/'scaled_videos'/'scaled_metadata.arrow', asdict(stages.scaling), SCHEMA, place,
+    return run_stage('stage 3', work, rows, place.table(3), asdict(stages.scaling), SCHEMA, place,
                      stages, shard)

@@ -17,7 +17,7 @@ from pathlib import Path
 import av
 import numpy as np
 from .probe import VideoError
-from ..core.table import DISK, atomic_path, cannot_write, file_sha256
+from ..core.files import DISK, atomic_path, cannot_write, file_sha256
 from .frame_planes import Chain, Look, Source
 
 # %% ../../nbs/video/06_transcode.ipynb #e5ac9c68

@@ -1,6 +1,6 @@
 """Faults at write boundaries, put into a process from outside: the library knows nothing of them.
 
-A boundary is a step of an atomic write (`fvc.core.table.atomic_path`) or of the removal of a table's parts:
+A boundary is a step of an atomic write (`fvc.core.files.atomic_path`) or of the removal of a table's parts:
 
     write     inside a write: the file may not grow beyond some bytes, and the kernel ends the process in the middle of the call
     flushed   between flush and rename

@@ -17,16 +17,17 @@ def _measure(folder, videos, log):
     def run():
         import polars as pl
         from fvc.core.config import StagesConfig
+        from fvc.core.workspace import Workspace
         from fvc.engine.per_video import run_stage
         variants = ['original'] + [f'kind_{n}' for n in range(ROWS - 1)]
         table = pl.DataFrame(dict(video_id=[f'video-{n // ROWS}' for n in range(videos * ROWS)], variant=variants * videos)).with_columns(
-            label=pl.lit(1, pl.Int8), group=pl.lit('g'), path=pl.lit('x.mp4'), status=pl.lit('ok'), reason=pl.lit(None, pl.String),
+            path=pl.lit('x.mp4'), status=pl.lit('ok'), reason=pl.lit(None, pl.String),
             source_hash=pl.lit('s'), config_hash=pl.lit('c'), frames=pl.lit(100), width=pl.lit(64), height=pl.lit(48), duration=pl.lit(4.0))
         peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         figures = dict(videos=videos, before_mb=peak())
         for name in ('run', 'resume'):
             began = time.monotonic()
-            made = run_stage('growth', trivial, table, folder / 'growth' / 't.arrow', {}, {'value': pl.Float64}, folder, StagesConfig(workers=2))
+            made = run_stage('growth', trivial, table, folder / 'growth' / 't.arrow', {}, {'value': pl.Float64}, Workspace(folder), StagesConfig(workers=2))
             figures[name + '_seconds'] = round(time.monotonic() - began, 1)
             figures[name + '_mb'] = round(peak() - figures['before_mb'], 1)
         figures['rows'] = made.height

@@ -5,6 +5,7 @@ from pathlib import Path
 
 def in_place():
     "Files are written under their own names."
+    import fvc.core.files
     import fvc.core.table
 
     @contextmanager
@@ -12,7 +13,7 @@ def in_place():
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         yield Path(target)
 
-    fvc.core.table.atomic_path = atomic_path
+    fvc.core.files.atomic_path = fvc.core.table.atomic_path = atomic_path
 
 
 def blind():
@@ -30,13 +31,14 @@ def untidy():
 def unlocked():
     "Anybody may write."
     import fvc.engine.per_video
+    import fvc.core.files
     import fvc.core.table
 
     @contextmanager
     def locked(*args, **rest):
         yield
 
-    fvc.core.table.locked = fvc.engine.per_video.locked = locked
+    fvc.core.files.locked = fvc.core.table.locked = fvc.engine.per_video.locked = locked
 
 
 def forgetful():
