@@ -54,7 +54,7 @@ def scaling(clips: dict[str, Path], pairs: int) -> Verdict:
         task = dict(of='scale', given=dict(path=str(clips[slowest]), target=f'{folder}/ours.mp4'))
         lines.append(f'profile of {slowest}, own time of functions: {fvc("profile", **task)["value"]}')
     return Verdict(2, 'Stage 3 per video against the ffmpeg command', 'ratio at most 1.05 on every clip', f'largest ratio {worst:.2f}',
-                   worst <= 1.05, lines, ['fvc.stages.scaling.scale_video(clip, target, defaults)',
+                   worst <= 1.05, lines, ['fvc.video.resizing.scale_video(clip, target, defaults)',
                                           ' '.join(map(str, words)).replace(folder, 'FOLDER')], START,
                    'decoding, scaling and encoding are libav on both sides; what is left is Python between them, a few µs a frame, '
                    'and the difference of the two builds of libav and x264')

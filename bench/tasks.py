@@ -18,6 +18,7 @@ from fvc.core.files import file_sha256
 from fvc.core.table import read_table, write_table
 from fvc.video.transcode import X264, Output, transcode
 from fvc.video.frame_planes import look
+from fvc.video.resizing import scale_video
 from reference import reference_features
 
 CHECKED = (0, 3)  # frames of a clip that the slow reference measures too
@@ -91,7 +92,7 @@ def augment(path: str, folder: str, kinds: list[str], crf: int | None = None, st
 
 def scale(path: str, target: str) -> dict:
     "Stage 3 of one video."
-    return scaling.scale_video(Path(path), Path(target), vars(SETTINGS.scaling))
+    return scale_video(Path(path), Path(target), vars(SETTINGS.scaling))
 
 
 def quality(copy: str, exact: str) -> float:

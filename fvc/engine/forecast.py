@@ -65,7 +65,22 @@ def scheduled(pixels: dict[str, float], # of every video to be done
     few = [] if known else longest[len(longest) // 10::max(1, len(longest) * 9 // 10 // FEW)][:FEW]
     return few + [v for v in longest if v not in set(few)]
 
-# %% ../../nbs/engine/02_forecast.ipynb #12897500
+# %% ../../nbs/engine/02_forecast.ipynb #0b22a6e0
+def _time(seconds):
+    "In the unit a reader thinks in."
+    unit, name = next((u for u in ((3600, 'h'), (60, 'min')) if seconds >= 2 * u[0]), (1, 's'))
+    return f'{seconds / unit:,.0f} {name}' if seconds >= 100 * unit else f'{seconds / unit:.2g} {name}'
+
+def _size(count):
+    from tqdm import tqdm
+    return tqdm.format_sizeof(count, 'B', 1000)
+
+def _kept_rates(file: Path) -> Rates:
+    "Rates of an earlier run on this machine; none yet, or none that can be read: measured anew."
+    try: return Rates(**json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError): return Rates()
+
+# %% ../../nbs/engine/02_forecast.ipynb #d6393ebc
 class Progress:
     "A bar with rate, time left and the number of failed videos; what is ahead is said once, as soon as rates are known."
     def __init__(self, name: str, # of the stage
@@ -75,15 +90,9 @@ class Progress:
                  workers: int):
         self.name, self.path, self.workers, self.told, self.failed = name, path, workers, False, 0
         self.file = folder/f'rates-{platform.node()}'  # not .json: it is no part of the table
-        self.rates, self.pixels = self._load(), dict(todo.select('video_id', 'pixels').iter_rows())
+        self.rates, self.pixels = _kept_rates(self.file), dict(todo.select('video_id', 'pixels').iter_rows())
         self.left, self.videos, self.done, self.hours = sum(self.pixels.values()), len(self.pixels), 0, todo['hours'].sum()
 
-    def _load(self):
-        try: return Rates(**json.loads(self.file.read_text()))
-        except (OSError, ValueError, TypeError): return Rates()  # none yet: measured anew
-
-# %% ../../nbs/engine/02_forecast.ipynb #ac5e18f9
-class Progress(Progress):
     def __enter__(self):
         from tqdm import tqdm
         self._foresee()
@@ -95,18 +104,6 @@ class Progress(Progress):
         self.bar.close()
         if self.rates.videos and not isinstance(error, OSError): write_json(self.file, asdict(self.rates))
 
-# %% ../../nbs/engine/02_forecast.ipynb #0b22a6e0
-def _time(seconds):
-    "In the unit a reader thinks in."
-    unit, name = next((u for u in ((3600, 'h'), (60, 'min')) if seconds >= 2 * u[0]), (1, 's'))
-    return f'{seconds / unit:,.0f} {name}' if seconds >= 100 * unit else f'{seconds / unit:.2g} {name}'
-
-def _size(count):
-    from tqdm import tqdm
-    return tqdm.format_sizeof(count, 'B', 1000)
-
-# %% ../../nbs/engine/02_forecast.ipynb #d6393ebc
-class Progress(Progress):
     def _ahead(self): return self.rates.forecast(self.videos - self.done, self.left)
 
     def add(self, item: dict, rows: list[dict], spent: Spent):

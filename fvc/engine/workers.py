@@ -80,6 +80,28 @@ SERVE = 'import sys; from fvc.engine.workers import _serve; _serve(int(sys.argv[
 START_LIMIT = 300.0  # seconds for imports, on a cold network disk
 STARTS = 3  # times that a worker may fail to start in a row
 
+def _spawn(memory_limit: float) -> tuple[subprocess.Popen, Connection]:
+    "A fresh interpreter that serves, and our end of the pipe to it."
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, '-c', SERVE, str(theirs.fileno()), str(memory_limit)]
+    process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=dict(os.environ, **ENVIRONMENT))
+    theirs.close()
+    return process, Connection(ours.detach())
+
+def _epitaph(process: subprocess.Popen) -> str:
+    "Cause of a process's death, in words."
+    try: code = process.wait(timeout=5)
+    except subprocess.TimeoutExpired: return 'the decoder closed its pipe'
+    if code == -signal.SIGKILL: return 'the decoder was killed (out of memory?)'
+    if code < 0: return f'the decoder crashed ({signal.Signals(-code).name})'
+    return f'the decoder ended with exit code {code}'
+
+def _unready(starts: int, why: str) -> tuple[str, str, float]:
+    "Verdict on a worker that has not become ready; raises RuntimeError when that has happened too often in a row."
+    if starts < STARTS: return 'unready', why, 0.0
+    raise RuntimeError(f'a worker process could not start, {STARTS} times in a row ({why}); its own message is above')
+
+# %% ../../nbs/engine/01_workers.ipynb #d6bf79b6
 @dataclass
 class _Worker:
     "One process, and the item it has in hand."
@@ -90,13 +112,15 @@ class _Worker:
     process: subprocess.Popen | None = None
     starts: int = 0  # since it was last ready
 
-    def start(self):
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, '-c', SERVE, str(theirs.fileno()), str(self.memory_limit)]
-        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-                                        env=dict(os.environ, **ENVIRONMENT))
-        theirs.close()
-        self.pipe, self.ready, self.starts = Connection(ours.detach()), False, self.starts + 1
+    def give(self, item):
+        "Hand an item over; a worker that is still starting takes it when it is ready."
+        self.item = item
+        if self.process is None: self._start()
+        elif self.ready: self._since(self.time_limit)
+        self._send(self.pipe.send, item)
+
+    def _start(self):
+        (self.process, self.pipe), self.ready, self.starts = _spawn(self.memory_limit), False, self.starts + 1
         self._since(START_LIMIT)
         self._send(self.pipe.send_bytes, self.work)
 
@@ -106,52 +130,24 @@ class _Worker:
         try: send(what)
         except (BrokenPipeError, ConnectionResetError): self.until = 0.0  # it is dead: the next look at it says so
 
-# %% ../../nbs/engine/01_workers.ipynb #d6bf79b6
-class _Worker(_Worker):
-    def give(self, item):
-        "Hand an item over; a worker that is still starting takes it when it is ready."
-        self.item = item
-        if self.process is None: self.start()
-        elif self.ready: self._since(self.time_limit)
-        self._send(self.pipe.send, item)
-
-    def renew(self):
-        self.end()
-        self.process = None
-
-    def end(self):
-        if self.process is None: return
-        self.process.kill()
-        self.process.wait()
-        self.pipe.close()
-
-    def epitaph(self) -> str:
-        "Why the process died, in words."
-        try: code = self.process.wait(timeout=5)
-        except subprocess.TimeoutExpired: return 'the decoder closed its pipe'
-        if code == -signal.SIGKILL: return 'the decoder was killed (out of memory?)'
-        if code < 0: return f'the decoder crashed ({signal.Signals(-code).name})'
-        return f'the decoder ended with exit code {code}'
-
-# %% ../../nbs/engine/01_workers.ipynb #c60a7827
-class _Worker(_Worker):
     def answer(self, spoke: bool): # (verdict, rows or reason, CPU seconds); None while it works
         "What the worker says, or what is to be said of it."
         if spoke or self.until == 0.0:
             try: said = self.pipe.recv()
-            except (EOFError, OSError): said = 'died', self.epitaph(), 0.0  # OSError: killed in the middle of a sentence
-            if said[0] != 'ready': return said if self.ready else self._unready(said[1])
+            except (EOFError, OSError): said = 'died', _epitaph(self.process), 0.0  # OSError: killed in the middle of a sentence
+            if said[0] != 'ready': return said if self.ready else _unready(self.starts, said[1])
             self.ready, self.starts = True, 0
             self._since(self.time_limit)
         elif time.monotonic() >= self.until:
-            if self.ready: return 'slow', f'took longer than {self.time_limit:g} s', 0.0
-            return self._unready(f'not ready after {START_LIMIT:g} s')
-        return None
+            return ('slow', f'took longer than {self.time_limit:g} s', 0.0) if self.ready else _unready(self.starts, f'not ready after {START_LIMIT:g} s')
 
-    def _unready(self, why):
-        if self.starts >= STARTS:
-            raise RuntimeError(f'a worker process could not start, {STARTS} times in a row ({why}); its own message is above')
-        return 'unready', why, 0.0
+    def end(self):
+        "Kill the process; the next item gets a fresh one."
+        if self.process is None: return
+        self.process.kill()
+        self.process.wait()
+        self.pipe.close()
+        self.process = None
 
 # %% ../../nbs/engine/01_workers.ipynb #cf27fb33
 def cores() -> int:
@@ -196,7 +192,7 @@ def _heard(worker, said, again):
     (verdict, answer, cpu), item, wall = said, worker.item, time.monotonic() - worker.began
     worker.item = None
     if verdict == 'full': raise DiskFull(answer)
-    if verdict not in ('ok', 'failed'): worker.renew()
+    if verdict not in ('ok', 'failed'): worker.end()
     if verdict == 'unready': worker.give(item)
     elif verdict in ('died', 'again', 'unwritable') and item['attempt'] == 1: again.append(dict(item, attempt=2))
     elif verdict == 'unwritable': raise CannotWrite(answer)

@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['planes', 'edge_preservation', 'texture_uniformity', 'compression_visibility', 'colour_features', 'colour_drift',
-           'scaled_features']
+           'scaled_features', 'measure_scaled']
 
 # %% ../../nbs/forensics/03_scaled_signals.ipynb #f1840592
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from .maps import TILES, clustering, content_box, dispersion, edge_lines, unexplained
-from .signals import cut_strength, feature_names, frame_features
+from .signals import codec_features, cut_strength, feature_names, frame_features
+from ..video.frames import pick_frames
+from ..video.probe import probe
 
 # %% ../../nbs/forensics/03_scaled_signals.ipynb #59b910dc
 def planes(
@@ -155,3 +158,14 @@ def scaled_features(
     means = {name: float(np.mean([frame[name] for frame in values])) for name in values[0]}
     means |= {'boundary_cut': cut_strength([luma for luma, _, _ in frames]), 'colour_drift': colour_drift([f[1:] for f in frames])}
     return {name: means[name] for name in feature_names(4, include_metadata=False)}
+
+# %% ../../nbs/forensics/03_scaled_signals.ipynb #a619df38
+def measure_scaled(
+    file: Path,    # the scaled video
+    row: dict,     # what scaling did, as `fvc.video.resizing.scale_video` says it: is_upscaled, is_downscaled
+    config: dict,  # num_frames
+) -> dict[str, float | None]:  # the twenty-three features
+    "Features of one scaled file; raises VideoError for one that cannot be read."
+    images, _ = pick_frames(file, config['num_frames'], pixel_format='yuv420p')
+    scaling = {name: float(row[name]) for name in ('is_upscaled', 'is_downscaled')}
+    return scaled_features(list(images)) | codec_features(probe(file)) | scaling

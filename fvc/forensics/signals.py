@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['FEATURES', 'Feature', 'feature_names', 'blockiness', 'signal_features', 'frame_features', 'cut_strength',
-           'video_features', 'codec_features']
+           'video_features', 'codec_features', 'measure']
 
 # %% ../../nbs/forensics/02_signals.ipynb #c7f1a1b3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from .maps import BLOCK, block_maps, clustering, content_box, dispersion, edge_lines, median, quantile, shortfall, tile_logs, unexplained
+from ..video.frames import pick_frames, usable_frames
+from ..video.probe import probe
 
 # %% ../../nbs/forensics/02_signals.ipynb #3067c421
 @dataclass(frozen=True)
@@ -158,3 +161,13 @@ def codec_features(
     per_pixel = bit_rate / (pixels * fps) if bit_rate and fps and pixels else None
     return {'codec_bits_per_pixel': None if per_pixel is None else float(np.log2(per_pixel)), 'codec_fps': fps,
             'codec_bit_rate': None if bit_rate is None else float(np.log10(bit_rate))}
+
+# %% ../../nbs/forensics/02_signals.ipynb #ed40aacb
+def measure(
+    file: Path,    # the video
+    row: dict,     # its row in the table of stage 1; {} for a file of no table
+    config: dict,  # num_frames
+) -> dict[str, float | None]:  # the fifteen features
+    "Features of one file; raises VideoError for one that cannot be read."
+    images, _ = pick_frames(file, config['num_frames'], pixel_format='gray', first=usable_frames(row))
+    return video_features(list(images)) | codec_features(probe(file))

@@ -186,8 +186,6 @@ class ClipDataset(Dataset):
 
     def _seed(self, row): return seed_for(row['video_id'], row['variant'], self.seed, self.epoch)
 
-# %% ../../nbs/learning/05_clips.ipynb #fb24cede
-class ClipDataset(ClipDataset):
     def frames(self, i: int) -> Tensor:  # (3, T, S, S) uint8
         "The decoded clip of a row, from memory when it was decoded before."
         if (held := self.cache.get(i)) is not None: return held

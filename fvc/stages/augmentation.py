@@ -16,8 +16,7 @@ import cv2
 import numpy as np
 from ..core.config import compose, seed_for
 from ..core.workspace import Workspace
-from ..video.damage import usable_frames
-from ..video.frames import uniform_sample_indices
+from ..video.frames import uniform_sample_indices, usable_frames
 from ..core.registry import UnknownName, nearest, parts, register_augmentation
 from ..engine.per_video import run_stage
 from ..video.transcode import Output, transcode

@@ -15,7 +15,7 @@ from ..core.config import canonical_hash, compose
 from ..core.workspace import FORMAT, Workspace
 from ..corpus.statements import CorpusError, duplicate, merge_contents, printable
 from ..corpus.look_alikes import find_look_alikes, largest_group, merges
-from ..video.damage import sound_part
+from ..video.frames import sound_part
 from ..video.probe import VideoError, probe
 from ..corpus.sources import Plan, describe, place_videos
 from ..corpus.splits import cut_folds, extend_folds, group_components

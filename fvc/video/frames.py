@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HELD', 'uniform_sample_indices', 'Frame', 'DamagedVideo', 'straight_decode', 'FrameStream', 'iter_frames', 'Picked',
-           'pick_frames']
+           'pick_frames', 'sound_part', 'usable_frames']
 
 # %% ../../nbs/video/04_frames.ipynb #7cafcf97
 import os
@@ -238,3 +238,25 @@ def pick_frames(
     choose = _chooser(path.name, n, indices, times)
     picked, shown = (None, np.arange(first)) if first else _pick_by_groups(path, choose, options, threads)
     return _pick_straight(path, choose, options, threads, allow_partial, first, shown) if picked is None else picked
+
+# %% ../../nbs/video/04_frames.ipynb #2a7b0b83
+def sound_part(
+    path: str | os.PathLike  # a video
+) -> tuple[int, float, str]:  # frames before the damage, the seconds they last, and what is damaged ('' when the video is whole)
+    "Decode a video as far as it is sound; VideoError where not one frame is."
+    count, start, end, damage = 0, 0., 0., ''
+    with open_video(path) as (container, stream):
+        rate = float(stream.average_rate or stream.guessed_rate or 25)
+        try:
+            for count, (end, _) in enumerate(straight_decode(Path(path), container, stream), 1):
+                if count == 1: start = end
+        except DamagedVideo as error:
+            if not count: raise
+            damage = str(error)
+    return count, end - start + 1 / rate, damage
+
+def usable_frames(
+    row: dict  # of a table of originals or copies
+) -> int | None:  # how many frames of its file are to be used; None: all
+    "The sound part of an original that stage 0 has flagged; copies of it are whole files."
+    return row['frames'] if row.get('prefix') and row.get('variant', 'original') == 'original' else None
