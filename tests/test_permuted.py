@@ -9,6 +9,7 @@ from fvc.core.registry import spec_of
 from fvc.learning.results import resolve
 from fvc.corpus.splits import kfold_split
 from fvc.core.table import write_table
+from fvc.core.workspace import Workspace
 
 SEEDS = (None, 0, 1, 2)
 
@@ -16,13 +17,13 @@ SEEDS = (None, 0, 1, 2)
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):
     "Twenty groups of three videos in two folds, each video with a copy."
-    place, group = tmp_path_factory.mktemp('permuted'), np.repeat(np.arange(20), 3)
+    place, group = Workspace(tmp_path_factory.mktemp('permuted')), np.repeat(np.arange(20), 3)
     rows = pl.DataFrame(dict(video_id=[f'v{i:02}' for i in range(60)], group=[f'g{g}' for g in group],
                              label=(group // 2 % 2).astype(np.int8), fold=(group % 2 + 1).astype(np.int8)))
-    write_table(rows, place / 'folds.arrow', {})
-    write_table(rows.select('video_id', sha256=pl.col('video_id')), place / 'video_index_input.csv')
+    write_table(rows, place.folds, {})
+    write_table(rows.select('video_id', sha256=pl.col('video_id')), place.index)
     copies = pl.concat([rows.select('video_id', variant=pl.lit(v), status=pl.lit('ok')) for v in ('original', 'flip')])
-    write_table(copies, place / 'features_stage2' / 'features_metadata.arrow', {})
+    write_table(copies, place.table(2), {})
     return place, rows
 
 

@@ -10,7 +10,9 @@ from fvc.scores.intervals import group_bootstrap, paired_comparison
 from fvc.core.registry import get
 from fvc.evidence.report import compare_runs, leaderboard, metadata_effect, runs_of, trained_on
 from fvc.learning.results import FoldResult, run_predictions
-from fvc.core.table import read_table, table_metadata, write_json, write_table
+from fvc.core.files import write_json
+from fvc.core.table import read_table, table_metadata, write_table
+from fvc.core.workspace import FORMAT, Workspace
 from sklearn.metrics import accuracy_score, f1_score
 
 THRESHOLDS = {1: .3, 2: .8}  # of the two folds: far from one half, and from each other
@@ -26,7 +28,7 @@ def videos(seed=0):
 
 def finish(place, run, fold, rows, score, permuted=None, val_auc=.5, facts=None, cfg=None):
     "A fold as `run_fold` leaves it."
-    folder = place / 'stage5' / run / f'fold_{fold}'
+    folder = place.run(run) / f'fold_{fold}'
     here = rows['fold'] == fold
     pred = rows.with_columns(variant=pl.lit('original'), score=pl.Series(score)).filter(here)
     write_table(pred.select('video_id', 'variant', 'group', 'label', 'score', 'fold'), folder / 'predictions.arrow',
@@ -40,15 +42,16 @@ def finish(place, run, fold, rows, score, permuted=None, val_auc=.5, facts=None,
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):
     "Three runs and a permuted one; the first three videos were scored by one run only."
-    place = tmp_path_factory.mktemp('report')
+    place = Workspace(tmp_path_factory.mktemp('report'))
+    write_json(place.corpus, dict(format=FORMAT))
     rows, rng = videos()
-    write_table(rows, place / 'folds.arrow', {})
+    write_table(rows, place.folds, {})
     n = rows.height
     index = rows.select('video_id').with_columns(
         status=pl.lit('ok'), width=pl.Series(rng.integers(100, 900, n)), height=pl.Series(rng.integers(100, 900, n)), fps=25.,
         duration=pl.Series(rng.random(n)), bit_rate=pl.Series(rng.integers(1, 9, n)), bytes=1, frames=9, rotation=0,
         platform=pl.lit('youtube'), container=pl.lit('mp4'), codec=pl.lit('h264'), pix_fmt=pl.lit('yuv420p'))
-    write_table(index.join(rows.select('video_id', 'label'), on='video_id'), place / 'video_index_input.csv')
+    write_table(index.join(rows.select('video_id', 'label'), on='video_id'), place.index)
     scored = rows[3:]
     y, shift = scored['label'].to_numpy(), np.where(scored['fold'] == 1, .1, .5)  # fold 2 scores everything higher
     good = y * .3 + rng.random(len(y)) * .35 + shift - .1
@@ -58,7 +61,7 @@ def place(tmp_path_factory):
         finish(place, 'logistic_regression@weak', k, rows, rng.random(n), val_auc=.55 if k == 1 else float('nan'))
         finish(place, 'x3d@permuted', k, scored, rng.random(len(y)), permuted=0, val_auc=float('nan'), facts=dict(weights='kinetics'))
     finish(place, 'onesided', 1, rows.with_columns(label=pl.lit(1, pl.Int8)), rng.random(n), val_auc=float('nan'))
-    write_json(place / 'stage5' / 'begun' / 'fold_1' / 'config.json', dict(data=dict(permuted=None)))
+    write_json(place.run('begun') / 'fold_1' / 'config.json', dict(data=dict(permuted=None)))
     return place
 
 
@@ -69,13 +72,13 @@ def board(place):
 
 def decided(place, run):
     "Truth, decision at the fold's own threshold, weight of each video."
-    pred = run_predictions(place / 'stage5' / run).with_columns(size=pl.len().over('group'))
+    pred = run_predictions(place.run(run)).with_columns(size=pl.len().over('group'))
     said = [s >= THRESHOLDS[f] for s, f in pred.select('score', 'fold').iter_rows()]
     return pred['label'].to_numpy(), np.array(said), 1 / pred['size'].to_numpy()
 
 
 def test_runs_are_those_with_a_finished_fold(place, tmp_path):
-    assert runs_of(place) == ['logistic_regression@weak', 'naive_cnn', 'onesided', 'x3d@permuted'] and runs_of(tmp_path) == []
+    assert runs_of(place) == ['logistic_regression@weak', 'naive_cnn', 'onesided', 'x3d@permuted'] and runs_of(Workspace(tmp_path)) == []
 
 
 def test_accuracy_is_what_each_fold_decides_at_its_own_threshold(place, board):
@@ -84,13 +87,13 @@ def test_accuracy_is_what_each_fold_decides_at_its_own_threshold(place, board):
         truth, said, weight = decided(place, run)
         own = accuracy_score(truth, said, sample_weight=weight)
         assert board[run]['acc'] == pytest.approx(own, abs=1e-12)
-        at_half[run] = own - group_bootstrap(run_predictions(place / 'stage5' / run), 'acc', 10).value
+        at_half[run] = own - group_bootstrap(run_predictions(place.run(run)), 'acc', 10).value
     assert abs(at_half['naive_cnn']) > .1, 'else one half would do'
 
 
 def test_a_line_of_the_leaderboard(place, board):
     row = leaderboard(str(place)).row(by_predicate=pl.col('run') == 'naive_cnn', named=True)
-    pred = run_predictions(place / 'stage5' / 'naive_cnn')
+    pred = run_predictions(place.run('naive_cnn'))
     auc, video = group_bootstrap(pred, 'auc', 1000), group_bootstrap(pred, 'auc', 1000, weighting='video')
     assert (row['auc'], row['low'], row['high'], row['auc_by_video']) == (auc.value, auc.low, auc.high, video.value) and auc.value != video.value
     assert (row['folds'], row['groups'], row['videos'], row['weights']) == (2, 18, 63, 'from scratch')
@@ -122,7 +125,7 @@ def test_floors_are_called_floors(place, board):
 
 
 def test_two_runs_are_compared_on_what_both_scored(place):
-    a, b = (run_predictions(place / 'stage5' / r) for r in ('naive_cnn', 'logistic_regression@weak'))
+    a, b = (run_predictions(place.run(r)) for r in ('naive_cnn', 'logistic_regression@weak'))
     wanted = paired_comparison(a, b)
     assert compare_runs('naive_cnn', 'logistic_regression@weak', str(place)) == dict(
         a='naive_cnn', b='logistic_regression@weak', metric='auc', value_a=wanted.a, value_b=wanted.b, difference=wanted.a - wanted.b,
@@ -157,7 +160,7 @@ def test_what_a_run_was_shown(tmp_path):
     said = {}
     for run, facts in (('logistic_regression@mine', dict(columns=['a', 'b', 'c'])), ('naive_cnn', dict(weights='from scratch', epochs=9, best_epoch=4)),
                        ('xgboost_pretrained_inception', dict(weights='ImageNet'))):
-        said[run] = trained_on(finish(tmp_path, run, 1, rows, rng.random(rows.height), facts=facts))
+        said[run] = trained_on(finish(Workspace(tmp_path), run, 1, rows, rng.random(rows.height), facts=facts))
     assert said == {'logistic_regression@mine': 'profile small, 3 columns of stage 2',
                     'naive_cnn': 'profile small, 8 frames of 112 px, from scratch, 9 epochs, of which epoch 4 is kept',
                     'xgboost_pretrained_inception': 'profile small, 8 frames of 112 px, ImageNet'}
@@ -174,6 +177,6 @@ def test_metadata_that_gives_the_label_away_is_seen_in_its_own_line(corpus, tmp_
     marked = [c for c in feature_columns(2, True) if c not in feature_columns(2)]
     write_table(rows.with_columns(given_away.alias(c) for c in marked), table, table_metadata(table))
     seen = metadata_effect(str(tmp_path))
-    plain, told = (group_bootstrap(cross_validate(lambda: get('logistic_regression'), load_rows(tmp_path, 2), feature_columns(2, extra)), 'auc')
+    plain, told = (group_bootstrap(cross_validate(lambda: get('logistic_regression'), load_rows(Workspace(tmp_path), 2), feature_columns(2, extra)), 'auc')
                    for extra in (False, True))
     assert seen == {'signal columns': str(plain), 'with metadata columns': str(told)} and told.value > plain.value

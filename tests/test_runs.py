@@ -18,6 +18,7 @@ from fvc.learning.fitting import Fitted
 from fvc.scores.metrics import best_threshold, group_weights
 from fvc.corpus.splits import Split, holdout_split
 from fvc.core.table import StaleConfiguration, read_table, table_metadata
+from fvc.core.workspace import Workspace
 from sklearn.metrics import roc_auc_score
 
 BIN = Path(sys.executable).parent
@@ -101,7 +102,7 @@ def test_a_killed_fold_is_finished_by_the_next_call(corpus):
 
 def test_a_fold_of_another_split_is_refused(corpus):
     words = f'{PLAIN} experiment.name=own'
-    groups = load_rows(corpus, 2).filter(pl.col('variant') == 'original')
+    groups = load_rows(Workspace(corpus), 2).filter(pl.col('variant') == 'original')
     split = Split(**{part: groups.filter(pl.col('group').is_in(names))['video_id'].to_list()
                      for part, names in dict(train=('f0', 'f1', 'f2'), inner_val=('f3', 'f4'), val=('f5',)).items()})
     run_fold('logistic_regression', 1, str(corpus), words, split)
@@ -111,7 +112,7 @@ def test_a_fold_of_another_split_is_refused(corpus):
 
 def test_what_is_kept_follows_from_the_scores(corpus, monkeypatch):
     "The threshold is chosen by inner validation, where an event weighs as one however often it was uploaded."
-    val = load_rows(corpus, 2).filter(pl.col('fold') == 1, pl.col('variant') == 'original')
+    val = load_rows(Workspace(corpus), 2).filter(pl.col('fold') == 1, pl.col('variant') == 'original')
     label = np.array([0] * 30 + [0, 1, 1, 1])
     score = np.array([0.6] * 30 + [0.1, 0.5, 0.4, 0.9])
     inner = pl.DataFrame(dict(video_id=[f'v{i}' for i in range(34)], label=label, group=['often'] * 30 + list('abcd')))
@@ -175,14 +176,14 @@ def test_a_holdout_is_one_run_with_an_inner_validation(corpus):
     kept = Split.from_json((result.folder / 'split.json').read_text())
     folds = read_table(corpus / 'folds.arrow')
     assert kept == holdout_split(folds, inner=0.4, seed=0) and kept.inner_val and kept.test
-    assert set(result.predictions['video_id']) == set(kept.val) & set(load_rows(corpus, 2)['video_id'])
+    assert set(result.predictions['video_id']) == set(kept.val) & set(load_rows(Workspace(corpus), 2)['video_id'])
     assert json.loads((result.folder.parent / 'metrics.json').read_text())['n_splits'] == 1
 
 
 def test_a_table_model_reads_no_column_about_the_file(corpus):
     result = run_fold('logistic_regression', 1, str(corpus), f'{PLAIN} experiment.name=columns')
     assert result.facts['columns'] == feature_columns(2, False)
-    rows = load_rows(corpus, 2).filter(pl.col('fold') == 1, pl.col('variant') == 'original')
+    rows = load_rows(Workspace(corpus), 2).filter(pl.col('fold') == 1, pl.col('variant') == 'original')
     scores = load_estimator(result.folder / 'model').predict_proba(rows.select(feature_columns(2)).to_numpy())[:, 1]
     assert result.predictions['video_id'].to_list() == rows['video_id'].to_list()
     assert result.predictions['score'].to_list() == scores.tolist()

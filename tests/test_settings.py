@@ -13,7 +13,9 @@ import polars as pl
 import pytest
 import torch
 from conftest import write_clip
-from fvc.running import experiment, sources, stage
+from fvc.corpus import sources
+from fvc.engine import per_video as stage
+from fvc.running import experiment
 from fvc.learning.clips import feature_columns, load_rows
 from fvc.core.config import compose, flattened
 from fvc.running.experiment import make_split, run_fold
@@ -26,7 +28,9 @@ from fvc.corpus.splits import holdout_split
 from fvc.engine.per_video import run_stage
 from fvc.stages import augmentation, features, scaled_features, scaling
 from fvc.stages.setup import deal_folds, setup
-from fvc.core.table import read_table, write_table, write_text
+from fvc.core.files import write_text
+from fvc.core.table import write_table
+from fvc.core.workspace import Workspace
 from fvc.learning.tracking import ExperimentTracker
 from fvc.learning.training import make_accelerator
 from fvc.engine.workers import Spent
@@ -70,13 +74,14 @@ def place(corpus, tmp_path_factory):
     "A copy of the corpus that observations may write to, with a split of one's own and a folder of videos beside it."
     target = shutil.copytree(corpus, tmp_path_factory.mktemp('settings') / 'work', symlinks=True, ignore=shutil.ignore_patterns('stage5', 'cache'))
     shutil.copytree(corpus.parent / 'archives', target.parent / 'archives')
-    write_text(target / 'mine.json', holdout_split(read_table(target / 'folds.arrow'), inner=0.4, seed=1).to_json())
+    place = Workspace(target)
+    write_text(target / 'mine.json', holdout_split(place.read_folds(), inner=0.4, seed=1).to_json())
     for i in range(8):
         write_clip(target.parent / 'folder' / ('real', 'fake')[i % 2] / f'clip {i}.mp4', i)
     cut = write_clip(target.parent / 'folder' / 'real' / 'cut.avi', 9, frames=60, codec='mpeg4')
     cut.write_bytes(cut.read_bytes()[:cut.stat().st_size * 2 // 3])
     shutil.copytree(target, target.parent / 'scratch', symlinks=True)  # the stages write here, where nothing else reads
-    return target
+    return place
 
 
 # What a network is shown
@@ -101,7 +106,7 @@ def loaded(place, words):
           split__kind='holdout')
 def scored(place, words):
     cfg = compose('logistic_regression', words)
-    made = fit_features(spec_of('logistic_regression'), cfg, place, make_split(cfg, place, 1), place, None)
+    made = fit_features(spec_of('logistic_regression'), cfg, place, make_split(cfg, place, 1), place.root, None)
     return made.inner.tolist(), made.val.tolist(), made.facts
 
 
@@ -112,16 +117,16 @@ def own_split(place, words):
 
 @observes(split__n_splits=3, split__seed=1)
 def dealt(place, words):
-    index = read_table(place / 'video_index_input.csv').to_dicts()
+    index = place.read_index().to_dicts()
     return deal_folds(index, None, compose(None, words).split)['fold'].to_list()
 
 
 @observes(data__permuted=0)
 def labels(place, words):
     with tempfile.TemporaryDirectory() as folder:
-        other = Path(folder)
-        write_table(read_table(place / 'folds.arrow').with_columns(group=pl.col('video_id')), other / 'folds.arrow')
-        shutil.copytree(place / 'features_stage2', other / 'features_stage2')
+        other = Workspace(Path(folder))
+        write_table(place.read_folds().with_columns(group=pl.col('video_id')), other.folds)
+        shutil.copytree(place.folder(2), other.folder(2))
         return training_rows(other, 2, compose('logistic_regression', words))['label'].to_list()
 
 
@@ -186,13 +191,13 @@ def one_video(name, work, table, out, config, schema, workspace, run=None, shard
     "In place of the engine: the first video alone, in this process, and its rows as a table."
     first = table.filter(pl.col('status') == 'ok')['video_id'][0]
     rows = table.filter(pl.col('video_id') == first, pl.col('status') == 'ok').to_dicts()
-    made = work(dict(video_id=first, rows=rows, workspace=str(workspace), config=config, attempt=1))
+    made = work(dict(video_id=first, rows=rows, workspace=workspace, config=config, attempt=1))
     return pl.DataFrame([dict(video_id=first, **r) for r in made], infer_schema_length=None)
 
 
 def one_stage(module, function, place, words):
     with patch.object(module, 'run_stage', one_video):
-        return function(str(place.parent / 'scratch'), words)
+        return function(str(place.root.parent / 'scratch'), words)
 
 
 @observes('stages.augmentation.kinds=[blur,noise] stages.augmentation.num_augmentations=2', stages__augmentation__num_augmentations=1,
@@ -208,7 +213,7 @@ def kinds(place, words):
 
 def measured(module, function, folder, stage_number):
     def observe(place, words):
-        table, made = one_stage(module, function, place, words), place.parent / 'scratch' / folder / 'arrays'
+        table, made = one_stage(module, function, place, words), place.root.parent / 'scratch' / folder / 'arrays'
         files = sorted(p.name for p in made.rglob('*.npy'))
         shutil.rmtree(made, ignore_errors=True)
         return table.select(feature_columns(stage_number)).rows(), files
@@ -256,27 +261,27 @@ def engine(place, words):
         if item['video_id'] == 'bad':
             raise ValueError('it cannot be read')
         return [dict(variant='original', status='ok')]
-    table = pl.DataFrame(dict(video_id=['good', 'bad'], variant='original', label=[0, 1], group=['g', 'h'], path=['a', 'b'], status='ok', reason='',
+    table = pl.DataFrame(dict(video_id=['good', 'bad'], variant='original', path=['a', 'b'], status='ok', reason='',
                               frames=1, width=2, height=2, duration=1.0))
     with tempfile.TemporaryDirectory() as folder, patch.object(stage, 'process', process):
         for _ in range(2):
-            run_stage('test', work, table, Path(folder) / 'table.arrow', {}, {}, Path(folder), compose(None, words).stages)
+            run_stage('test', work, table, Path(folder) / 'table.arrow', {}, {}, Workspace(Path(folder)), compose(None, words).stages)
     return told
 
 
 @observes(stages__setup__link='copy', stages__setup__near_duplicates='false', stages__setup__use_prefix='true')
 def set_up(place, words):
     with tempfile.TemporaryDirectory() as folder, patch.object(stage, 'process', here):
-        index = setup(place.parent / 'folder', folder, f'split.n_splits=2 {words}')
+        index = setup(place.root.parent / 'folder', folder, f'split.n_splits=2 {words}')
         linked = [(Path(folder) / p).is_symlink() for p in index['path']]
-        return linked, (Path(folder) / 'near_duplicates.csv').exists(), index.select('status', 'prefix', 'frames').rows()
+        return linked, Workspace(Path(folder)).near_duplicates.exists(), index.select('status', 'prefix', 'frames').rows()
 
 
 @observes(stages__setup__recut='true')
 def cut_anew(place, words):
     with tempfile.TemporaryDirectory() as folder, patch.object(stage, 'process', here):
-        setup(place.parent / 'folder', folder, 'split.n_splits=2 stages.setup.near_duplicates=false')
-        said = refusal(lambda: setup(place.parent / 'folder', folder, f'split.n_splits=3 stages.setup.near_duplicates=false {words}').height)
+        setup(place.root.parent / 'folder', folder, 'split.n_splits=2 stages.setup.near_duplicates=false')
+        said = refusal(lambda: setup(place.root.parent / 'folder', folder, f'split.n_splits=3 stages.setup.near_duplicates=false {words}').height)
         return str(said).replace(folder, '')
 
 
@@ -296,7 +301,7 @@ def planned(place, words):
 def limited(place, words):
     with tempfile.TemporaryDirectory() as folder, patch.object(sources, 'check_members', stop('check')):
         with pytest.raises(Reached) as e:
-            setup(place.parent / 'archives', f'{folder}/work', f'split.n_splits=2 {words}', SAMPLE_PASSWORD)
+            setup(place.root.parent / 'archives', f'{folder}/work', f'split.n_splits=2 {words}', SAMPLE_PASSWORD)
         return e.value.args[2]
 
 

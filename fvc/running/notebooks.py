@@ -19,9 +19,6 @@ from ..core.workspace import Workspace, project_root
 from ..core.parameters import check_parameters
 from ..core.files import file_sha256, write_json, write_text
 
-# %% ../../nbs/running/02_notebooks.ipynb #68adfaac
-#| export
-
 # %% ../../nbs/running/02_notebooks.ipynb #2b047139
 @dataclass(frozen=True)
 class Task:
