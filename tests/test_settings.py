@@ -13,7 +13,9 @@ import polars as pl
 import pytest
 import torch
 from conftest import write_clip
-from fvc.running import experiment, sources, stage
+from fvc.corpus import sources
+from fvc.engine import per_video as stage
+from fvc.running import experiment
 from fvc.learning.clips import feature_columns, load_rows
 from fvc.core.config import compose, flattened
 from fvc.running.experiment import make_split, run_fold
