@@ -79,14 +79,15 @@ def test_a_fold_is_trained_again_when_the_corpus_has_changed(corpus, capsys):
     first = trained_at(run_fold('logistic_regression', 1, str(corpus), words))
     assert trained_at(run_fold('logistic_regression', 1, str(corpus), words)) == first
     assert 'finished before, loaded' in capsys.readouterr().out
-    about = json.loads((corpus / 'corpus.json').read_text())
+    file = Workspace(corpus).corpus
+    said = file.read_text()
     try:
-        (corpus / 'corpus.json').write_text(json.dumps(dict(about, data_hash='another corpus')))
+        file.write_text(json.dumps(dict(json.loads(said), data_hash='another corpus')))
         again = run_fold('logistic_regression', 1, str(corpus), words)
         assert trained_at(again) > first and 'the corpus has changed' in capsys.readouterr().out
         assert json.loads((again.folder / 'about.json').read_text())['data'] == 'another corpus'
     finally:
-        (corpus / 'corpus.json').write_text(json.dumps(about))
+        file.write_text(said)
 
 
 def test_a_killed_fold_is_finished_by_the_next_call(corpus):
