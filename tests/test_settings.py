@@ -229,7 +229,7 @@ observes(stages__scaled_features__num_frames=2, stages__scaled_features__save_np
 @observes(stages__scaling__target_size=64, stages__scaling__scale_by='shortest', stages__scaling__crf=40, stages__scaling__preset='ultrafast',
           stages__scaling__method='autoencoder')
 def scaled(place, words):
-    with patch.object(scaling, '_vae', stop('autoencoder')):
+    with patch('fvc.learning.autoencoder.load_autoencoder', stop('autoencoder')):
         return refusal(lambda: one_stage(scaling, scaling.stage3_scale_videos, place, words).select('width', 'height', 'sha256').rows())
 
 
