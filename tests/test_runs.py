@@ -102,7 +102,7 @@ def test_a_fold_of_another_split_is_refused(corpus):
     words = f'{PLAIN} experiment.name=own'
     groups = load_rows(corpus, 2).filter(pl.col('variant') == 'original')
     split = Split(**{part: groups.filter(pl.col('group').is_in(names))['video_id'].to_list()
-                     for part, names in dict(train=('f0', 'f1', 'f2'), inner_val=('f3', 'f4'), val=('f5',)).items()})
+                     for part, names in dict(train=('f0', 'f1', 'f2', 'f3', 'f4'), val=('f5',)).items()})
     run_fold('logistic_regression', 1, str(corpus), words, split)
     with pytest.raises(StaleConfiguration, match='another split'):
         run_fold('logistic_regression', 1, str(corpus), words)
@@ -169,11 +169,12 @@ def test_without_mlflow_nothing_of_it_is_written(corpus, monkeypatch):
 
 
 def test_a_holdout_is_one_run_with_an_inner_validation(corpus):
-    words = f'{PLAIN} split.kind=holdout split.inner_fraction=0.4'
+    words = f'{PLAIN} split.kind=holdout'
     result = run_fold('logistic_regression', 1, str(corpus), words + ' experiment.name=held')
     kept = Split.from_json((result.folder / 'split.json').read_text())
     folds = read_table(corpus / 'folds.arrow')
-    assert kept == holdout_split(folds, inner=0.4, seed=0) and kept.inner_val and kept.test
+    assert kept == holdout_split(folds, seed=0) and len(kept.inner) > 1 and kept.test and kept.fold == 1
+    assert result.facts['inner_parts'] == len(kept.inner)
     assert set(result.predictions['video_id']) == set(kept.val) & set(load_rows(corpus, 2)['video_id'])
     assert json.loads((result.folder.parent / 'metrics.json').read_text())['n_splits'] == 1
 

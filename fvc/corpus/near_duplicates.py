@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['FRAMES', 'SIDE', 'DETAIL', 'DARK', 'VIEWS', 'SETTINGS', 'FINGERPRINT', 'DISTANCE', 'STRICT', 'SEVERAL', 'SHARE',
            'PAIRS', 'ROWS', 'COLUMNS', 'sample_times', 'without_bars', 'detail', 'hash_frame', 'fingerprint',
-           'distances', 'different', 'agreement', 'read_hashes', 'candidates', 'near_duplicate_pairs']
+           'distances', 'different', 'agreement', 'read_hashes', 'candidates', 'near_duplicate_pairs',
+           'plot_copy_errors']
 
 # %% ../../nbs/corpus/08_near_duplicates.ipynb #61aa7a7a
 import os
@@ -188,3 +189,29 @@ def near_duplicate_pairs(fingerprints: pl.DataFrame,  # video_id, times, hashes
     pairs = candidates(np.concatenate([h for _, h in videos]), owner, distance)
     found = ((rows[a]['video_id'], rows[b]['video_id'], _compare(videos[a], videos[b], distance, several)) for a, b in pairs.tolist())
     return pl.DataFrame([dict(video_a=a, video_b=b, **evidence) for a, b, evidence in found if evidence], schema=PAIRS)
+
+# %% ../../nbs/corpus/08_near_duplicates.ipynb #4b4b16f2
+def plot_copy_errors(
+    thresholds: np.ndarray,  # bits that may differ
+    missed: dict[str, np.ndarray],  # kind of copy -> share that is missed at each threshold
+    false: dict[str, np.ndarray],  # rule -> share of pairs of different videos that are taken for copies
+    pairs: int,  # number of pairs of different videos
+    chosen: float,  # the threshold in use
+) -> 'Axes':  # of the missed copies; the false pairs are on the axis beside it
+    "Missed copies (left) and false pairs (right) against the threshold."
+    import matplotlib.pyplot as plt  # which no worker needs
+    from fvc.scores.plots import COLORS, FLOOR, new_axis
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout='constrained', dpi=50)
+    new_axis(left, title='altered copies that are missed', xlabel='bits of 256 that may differ', ylabel='share of copies', ylim=(-.03, 1.03))
+    for i, (kind, share) in enumerate(missed.items()):
+        left.plot(thresholds, share, lw=1.3, color=COLORS[i % len(COLORS)], ls=('-', '--')[i // len(COLORS) % 2], label=kind)
+    new_axis(right, title=f'false pairs among {pairs:,} of different videos', xlabel='bits of 256 that may differ',
+             ylabel='share of pairs (at the bottom: none)', yscale='log')
+    for i, (rule, share) in enumerate(false.items()):
+        right.plot(thresholds, np.maximum(share, .3/pairs), 'o-', ms=3, lw=1.3, color=COLORS[i], label=rule)
+    right.set_ylim(bottom=.3/pairs)
+    right.axhline(3/pairs, ls=':', color=FLOOR, label='none seen: at most this (95%)')
+    for axis in (left, right):
+        axis.axvline(chosen, color=FLOOR, lw=.8)
+        axis.legend(frameon=False, fontsize=7)
+    return left
