@@ -197,7 +197,7 @@ def plot_copy_errors(
     false: dict[str, np.ndarray],  # rule -> share of pairs of different videos that are taken for copies
     pairs: int,  # number of pairs of different videos
     chosen: float,  # the threshold in use
-) -> 'Axes':  # of the missed copies; the false pairs are on the axis beside it
+):  # the axis of the missed copies; the false pairs are on the one beside it
     "Missed copies (left) and false pairs (right) against the threshold."
     import matplotlib.pyplot as plt  # which no worker needs
     from fvc.scores.plots import COLORS, FLOOR, new_axis

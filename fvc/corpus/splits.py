@@ -210,7 +210,6 @@ def kfold_split(
     rule = f'fold {fold} of {len(numbers)}' if fold else f'all of {len(numbers)} folds'
     return cut_inner(Split(train, val, rule=rule, seed=seed, fold=fold), folds)
 
-# %% ../../nbs/corpus/05_splits.ipynb #2b1cb8f7
 def holdout_split(
     folds: pl.DataFrame,     # video_id, group, label of all labelled videos
     shares: Sequence[float] = (0.7, 0.15, 0.15),  # of training, validation and test
