@@ -160,16 +160,22 @@ def test_deleting_five_videos_moves_no_fold(tmp_path):
 def test_a_split_of_ones_own_is_checked_like_any_other(copy):
     folds = read_table(copy / 'folds.arrow').sort('fold', 'video_id')
     groups = sorted(set(folds['group']))
-    mine = {g: ('train', 'train', 'inner_val', 'train', 'val', 'val')[i % 6] for i, g in enumerate(groups)}
+    mine = {g: ('train', 'train', 'train', 'train', 'val', 'val')[i % 6] for i, g in enumerate(groups)}
     members = {part: tuple(v for v, g in folds.select('video_id', 'group').iter_rows() if mine[g] == part) for part in set(mine.values())}
     result = run_fold('logistic_regression', 1, str(copy), TABLE + ' experiment.name=mine', Split(**members))
     assert set(result.predictions['video_id']) == set(members['val']) & set(load_rows(Workspace(copy), 2)['video_id'])
     moved = dict(members, train=members['train'][1:], val=members['val'] + members['train'][:1])
     with pytest.raises(LeakageError):
         run_fold('logistic_regression', 1, str(copy), TABLE + ' experiment.name=moved', Split(**moved))
-    other = dict(members, train=members['train'] + members['inner_val'], inner_val=members['val'], val=())
+    inner = make_split(resolve(spec_of('logistic_regression'), TABLE), copy, 1, Split(**members)).inner
+    other = dict(members, inner=inner[::-1])  # the same videos, chosen by in another order
     with pytest.raises(StaleConfiguration, match='another split'):
         run_fold('logistic_regression', 1, str(copy), TABLE + ' experiment.name=mine', Split(**other))
+    group = dict(folds.select('video_id', 'group').iter_rows())
+    many = next(v for v in inner[0] if sum(group[w] == group[v] for w in inner[0]) > 1)
+    torn = dict(members, inner=([v for v in inner[0] if v != many], [*inner[1], many], *inner[2:]))
+    with pytest.raises(LeakageError, match='share the group'):
+        run_fold('logistic_regression', 1, str(copy), TABLE + ' experiment.name=torn', Split(**torn))
 
 
 def test_without_the_fold_table_nothing_is_served(copy):

@@ -54,8 +54,21 @@ def test_inner_validation_of_a_permuted_run_is_cut_by_the_dealt_labels(place, se
     cuts = {}
     for seed, cfg in settings.items():
         known = true if seed is None else permuted_folds(true, seed)
-        cuts[seed] = [make_split(cfg, place, fold).inner_val for fold in (1, 2)]
-        assert cuts[seed] == [kfold_split(known, fold, cfg.split.inner_fraction, cfg.split.seed).inner_val for fold in (1, 2)]
-        for part in cuts[seed]:
+        cuts[seed] = [make_split(cfg, place, fold).inner for fold in (1, 2)]
+        assert cuts[seed] == [kfold_split(known, fold, cfg.split.seed).inner for fold in (1, 2)]
+        for part in (part for inner in cuts[seed] for part in inner):
             assert {labels(known)[v] for v in part} == {0, 1}
     assert all(cuts[seed] != cuts[None] for seed in SEEDS[1:]), 'else the true labels would have done'
+    assert {len(inner) for seed in SEEDS for inner in cuts[seed]} <= {2, 3, 4, 5}
+
+
+def test_permuted_labels_have_as_many_inner_parts_as_their_groups_allow():
+    "Eight groups in two folds: what is left to train on has two groups of each class, and so two parts."
+    rows = pl.DataFrame(dict(video_id=[f'v{i:02}' for i in range(24)], group=[f'g{i // 3}' for i in range(24)],
+                             label=[i // 3 % 2 for i in range(24)], fold=[i // 12 + 1 for i in range(24)]))
+    for seed in range(5):
+        dealt = permuted_folds(rows, seed)
+        for fold in (1, 2):
+            split = kfold_split(dealt, fold)
+            assert len(split.inner) == 2 and split.rule == f'fold {fold} of 2, 2 inner parts'
+            assert all({labels(dealt)[v] for v in part} == {0, 1} for part in split.inner)

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,13 @@ import pytest
 from conftest import ROOT
 from fvc.running import experiment, pipeline
 from fvc.learning.clips import feature_columns, load_rows
-from fvc.running.experiment import run_fold
+from fvc.running.experiment import make_split, run_fold
 from fvc.learning.estimators import load_estimator
 from fvc.learning.fitting import Fitted
 from fvc.scores.metrics import best_threshold, group_weights
+from fvc.core.registry import spec_of
 from fvc.corpus.splits import Split, holdout_split
+from fvc.learning.results import resolve
 from fvc.core.table import StaleConfiguration, read_table, table_metadata
 from fvc.core.workspace import Workspace
 from sklearn.metrics import roc_auc_score
@@ -105,7 +108,7 @@ def test_a_fold_of_another_split_is_refused(corpus):
     words = f'{PLAIN} experiment.name=own'
     groups = load_rows(Workspace(corpus), 2).filter(pl.col('variant') == 'original')
     split = Split(**{part: groups.filter(pl.col('group').is_in(names))['video_id'].to_list()
-                     for part, names in dict(train=('f0', 'f1', 'f2'), inner_val=('f3', 'f4'), val=('f5',)).items()})
+                     for part, names in dict(train=('f0', 'f1', 'f2', 'f3', 'f4'), val=('f5',)).items()})
     run_fold('logistic_regression', 1, str(corpus), words, split)
     with pytest.raises(StaleConfiguration, match='another split'):
         run_fold('logistic_regression', 1, str(corpus), words)
@@ -172,11 +175,12 @@ def test_without_mlflow_nothing_of_it_is_written(corpus, monkeypatch):
 
 
 def test_a_holdout_is_one_run_with_an_inner_validation(corpus):
-    words = f'{PLAIN} split.kind=holdout split.inner_fraction=0.4'
+    words = f'{PLAIN} split.kind=holdout'
     result = run_fold('logistic_regression', 1, str(corpus), words + ' experiment.name=held')
     kept = Split.from_json((result.folder / 'split.json').read_text())
     folds = read_table(corpus / 'folds.arrow')
-    assert kept == holdout_split(folds, inner=0.4, seed=0) and kept.inner_val and kept.test
+    assert kept == holdout_split(folds, seed=0) and len(kept.inner) > 1 and kept.test and kept.fold == 1
+    assert result.facts['inner_parts'] == len(kept.inner)
     assert set(result.predictions['video_id']) == set(kept.val) & set(load_rows(Workspace(corpus), 2)['video_id'])
     assert json.loads((result.folder.parent / 'metrics.json').read_text())['n_splits'] == 1
 
@@ -230,7 +234,11 @@ def test_two_trainings_give_identical_metrics(corpus):
 
 
 def test_two_processes_train_as_one_does(corpus):
-    one, two = (run_fold('naive_cnn', 1, str(corpus), f'{SMALL} training.device=cpu training.processes={n} experiment.name=by{n}') for n in (1, 2))
+    whole = make_split(resolve(spec_of('naive_cnn'), SMALL), Workspace(corpus), 1)
+    group = dict(read_table(corpus / 'folds.arrow').select('video_id', 'group').iter_rows())
+    few = min((group[v] for v in whole.train), key=lambda g: (sum(group[v] == g for v in whole.train), g))  # one event chooses, so that most clips are trained on
+    split = replace(whole, inner=[[v for v in whole.train if (group[v] == few) == chosen] for chosen in (True, False)])
+    one, two = (run_fold('naive_cnn', 1, str(corpus), f'{SMALL} training.device=cpu training.processes={n} experiment.name=by{n}', split) for n in (1, 2))
     losses = [pl.read_ndjson(r.folder / 'metrics.jsonl').filter(pl.col('metric') == 'train_loss') for r in (one, two)]
     assert losses[0]['step'].to_list() == losses[1]['step'].to_list(), 'a batch is divided, not multiplied'
     assert losses[0]['value'].to_list() == pytest.approx(losses[1]['value'].to_list(), rel=.2), 'batch norms see half batches, no more'

@@ -75,7 +75,7 @@ def place(corpus, tmp_path_factory):
     target = shutil.copytree(corpus, tmp_path_factory.mktemp('settings') / 'work', symlinks=True, ignore=shutil.ignore_patterns('stage5', 'cache'))
     shutil.copytree(corpus.parent / 'archives', target.parent / 'archives')
     place = Workspace(target)
-    write_text(target / 'mine.json', holdout_split(place.read_folds(), inner=0.4, seed=1).to_json())
+    write_text(target / 'mine.json', holdout_split(place.read_folds(), seed=1).to_json())
     for i in range(8):
         write_clip(target.parent / 'folder' / ('real', 'fake')[i % 2] / f'clip {i}.mp4', i)
     cut = write_clip(target.parent / 'folder' / 'real' / 'cut.avi', 9, frames=60, codec='mpeg4')
@@ -102,7 +102,7 @@ def loaded(place, words):
 
 # Table models, and who is trained on
 
-@observes('split.n_splits=2', data__variants=1, data__stage=4, data__include_metadata='true', split__inner_fraction=0.4,
+@observes('split.n_splits=2', data__variants=1, data__stage=4, data__include_metadata='true',
           split__kind='holdout')
 def scored(place, words):
     cfg = compose('logistic_regression', words)

@@ -114,8 +114,7 @@ class SplitConfig:
     kind: str = at('kfold', choices=('kfold', 'holdout', 'file'))  # cross-validation, 70/15/15, or a user's own table
     n_splits: int = at(5, 2, 100)  # folds
     seed: int = at(0, 0)
-    inner_fraction: float = at(0.2, 0.05, 0.5)  # share of the training groups used for inner validation
-    file: Optional[str] = None  # with kind=file: a table with video_id and part (train, inner_val, val, test)
+    file: Optional[str] = None  # with kind=file: a table with video_id and part (train, val, test)
 
 @dataclass
 class ExperimentConfig:

@@ -25,7 +25,7 @@ from ..core.config import RunConfig, canonical_hash, seed_for
 from ..scores.intervals import permuted_folds
 from ..scores.tasks import Task
 from ..core.registry import Clip, Spec, get, spec_of
-from ..corpus.splits import Split, select_rows
+from ..corpus.splits import Split, fit_rows, select_rows
 from ..engine.per_video import lineage
 from ..core.files import atomic_path, locked, write_json
 from ..core.workspace import Workspace
@@ -71,21 +71,24 @@ def fit_features(spec: Spec, cfg: RunConfig, place: Workspace, split: Split, fol
     return _fit_estimator(lambda: spec.make(**model_options(spec, cfg)), rows, columns, split, dict(columns=columns))
 
 def _fit_estimator(make, rows, columns, split, facts):
-    parts = {p: select_rows(rows, split, p) for p in (('train',), ('inner_val',), ('val',), ('train', 'inner_val'))}
-    matrices = {p: _matrix(r, columns) for p, r in parts.items()}
-    chooser = _fit(make(), matrices['train',], matrices['inner_val',])
-    final = make()
-    if chooser.get_params().get('early_stopping_rounds'):
-        trees = chooser.best_iteration + 1
-        final.set_params(n_estimators=trees, early_stopping_rounds=None)
-        facts = dict(facts, trees=trees)
-    final.fit(*matrices['train', 'inner_val'])
-    inner, val = (m.predict_proba(matrices[p][0])[:, 1] for m, p in ((chooser, ('inner_val',)), (final, ('val',))))
-    return Fitted(inner, parts['inner_val',], val, parts['val',], lambda folder: save_estimator(final, folder),
-                  dict(facts, training_rows=parts['train', 'inner_val'].height))
+    inner, held, trees = [], [], []
+    for j in range(1, len(split.inner) + 1):
+        train, chosen = fit_rows(rows, split, j)
+        chooser = _fit(make(), _matrix(train, columns), _matrix(chosen, columns))
+        if chooser.get_params().get('early_stopping_rounds'): trees.append(chooser.best_iteration + 1)
+        inner.append(chooser.predict_proba(_matrix(chosen, columns)[0])[:, 1])
+        held.append(chosen)
+    final, both, val = make(), select_rows(rows, split), select_rows(rows, split, ['val'])
+    if trees:
+        facts = dict(facts, trees=round(np.mean(trees)))
+        final.set_params(n_estimators=facts['trees'], early_stopping_rounds=None)
+    final.fit(*_matrix(both, columns))
+    scores = final.predict_proba(_matrix(val, columns)[0])[:, 1]
+    return Fitted(np.concatenate(inner), pl.concat(held), scores, val, lambda folder: save_estimator(final, folder),
+                  dict(facts, inner_parts=len(inner), training_rows=both.height))
 
 def _fit(estimator, train, inner):
-    "Estimators that stop early are shown the inner validation; the others are not."
+    "Estimators that stop early are shown the inner part; the others are not."
     stops = estimator.get_params().get('early_stopping_rounds')
     return estimator.fit(*train, eval_set=[inner], verbose=False) if stops else estimator.fit(*train)
 
@@ -135,21 +138,21 @@ def loader_of(rows: pl.DataFrame, place: Workspace, cfg: RunConfig, train: bool 
     return make_loader(clips, cfg.training.batch_size, cfg.training.num_workers, cfg.training.seed)
 
 def fit_clips(spec: Spec, cfg: RunConfig, place: Workspace, split: Split, folder: Path, tracker) -> Fitted:
-    "Train a network on stage 3's videos; the best inner epoch is kept."
+    "Train a network on stage 3's videos; the epoch that did best on the first inner part is kept."
     from fvc.learning.tracking import CheckpointManager
     from fvc.learning.training import collect_logits_and_labels, fit_with_tracking
     rows = training_rows(place, 3, cfg)
-    parts = {p: select_rows(rows, split, (p,)) for p in ('train', 'inner_val', 'val')}
+    parts = dict(zip(('train', 'inner'), fit_rows(rows, split, 1)), val=select_rows(rows, split, ('val',)))
     loaders = {p: loader_of(r, place, cfg, train=p == 'train') for p, r in parts.items()}
     model, options = build_network(spec, cfg), cfg.to_dict()['loss']
     task, loss = Task(spec.task, spec.classes), get(options.pop('name'), kind='loss', **options)
-    fit = fit_with_tracking(model, loaders['train'], loaders['inner_val'], cfg.optim, cfg.training, tracker, CheckpointManager(folder/'checkpoints'),
+    fit = fit_with_tracking(model, loaders['train'], loaders['inner'], cfg.optim, cfg.training, tracker, CheckpointManager(folder/'checkpoints'),
                             loss, describe(spec, cfg, origin_of(model)), task, task.class_counts(task.labels(parts['train']['label'])))
-    scores = {p: task.scores(collect_logits_and_labels(model, loaders[p])[0].numpy())[:, 0] for p in ('inner_val', 'val')}
+    scores = {p: task.scores(collect_logits_and_labels(model, loaders[p])[0].numpy())[:, 0] for p in ('inner', 'val')}
     trainable, total = count_parameters(model)
     facts = dict(training_rows=parts['train'].height, trainable_parameters=trainable, parameters=total, weights=origin_of(model),
                  best_epoch=fit.best_epoch, epochs=fit.epochs)
-    return Fitted(scores['inner_val'], parts['inner_val'], scores['val'], parts['val'], lambda f: save_network(model, spec, cfg, f), facts)
+    return Fitted(scores['inner'], parts['inner'], scores['val'], parts['val'], lambda f: save_network(model, spec, cfg, f), facts)
 
 # %% ../../nbs/learning/12_fitting.ipynb #f075db8a
 def embed_clips(embedder, clips: np.ndarray, # (rows, 3, frames, height, width) float32 in [0, 1]

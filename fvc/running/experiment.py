@@ -23,26 +23,26 @@ from ..scores.metrics import basic_classification_metrics, best_threshold, group
 from ..core.parameters import check_injected
 from ..core.registry import Spec, spec_of
 from ..learning.results import FoldResult, fold_metrics, resolve, run_name, summarise
-from ..corpus.splits import Split, guard_split, holdout_split, kfold_split, look_alikes, split_from_file
+from ..corpus.splits import Split, cut_inner, guard_split, holdout_split, kfold_split, look_alikes, split_from_file
 from ..core.files import write_json, write_text
 from ..core.table import StaleConfiguration, _differences, write_table
 from ..learning.tracking import ExperimentTracker, MLflowTracker, git_commit
 
 # %% ../../nbs/running/01_experiment.ipynb #4346ed66
 def make_split(cfg: RunConfig, place: Workspace, fold: int,
-               split: Split | None = None, # a split that is there already and only has to be checked
+               split: Split | None = None, # a split that is there already: it is checked, and cut into inner parts where it has none
               ) -> Split:
     "The split a configuration asks for, checked against the index: no shared group, video, content hash or footage."
     folds, index = place.read_folds(), place.read_index()
     if cfg.data.permuted is not None: folds = permuted_folds(folds, cfg.data.permuted)
     known = folds.join(index.select('video_id', 'sha256'), on='video_id', how='left')
     s = cfg.split
-    if split is not None: pass
+    if split is not None: split = split if split.inner else cut_inner(split, known)
     elif s.kind == 'kfold':
         if (found := folds['fold'].max()) != s.n_splits:
             raise ValueError(f'split.n_splits={s.n_splits}, but the fold table of {place} has {found} folds: folds are cut once, by stage 0')
-        split = kfold_split(known, fold, s.inner_fraction, s.seed)
-    elif s.kind == 'holdout': split = holdout_split(known, inner=s.inner_fraction, seed=s.seed)
+        split = kfold_split(known, fold, s.seed)
+    elif s.kind == 'holdout': split = holdout_split(known, seed=s.seed)
     elif s.file: split = split_from_file(s.file, known)
     else: raise ValueError('split.kind=file needs split.file=PATH')
     guard_split(known, split, look_alikes(place))
