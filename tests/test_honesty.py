@@ -167,7 +167,7 @@ def test_a_split_of_ones_own_is_checked_like_any_other(copy):
     moved = dict(members, train=members['train'][1:], val=members['val'] + members['train'][:1])
     with pytest.raises(LeakageError):
         run_fold('logistic_regression', 1, str(copy), TABLE + ' experiment.name=moved', Split(**moved))
-    inner = make_split(resolve(spec_of('logistic_regression'), TABLE), copy, 1, Split(**members)).inner
+    inner = make_split(resolve(spec_of('logistic_regression'), TABLE), Workspace(copy), 1, Split(**members)).inner
     other = dict(members, inner=inner[::-1])  # the same videos, chosen by in another order
     with pytest.raises(StaleConfiguration, match='another split'):
         run_fold('logistic_regression', 1, str(copy), TABLE + ' experiment.name=mine', Split(**other))

@@ -132,7 +132,7 @@ def labels(place, words):
 
 # A training
 
-TINY = 'split.n_splits=2 data.frames=1 data.side=16 data.variants=0 data.fit=crop model.width=2 training.epochs=4 optim.lr=0.05 training.device=cpu training.batch_size=4'
+TINY = 'split.n_splits=2 data.frames=1 data.side=32 data.variants=0 data.fit=crop model.width=2 training.epochs=4 optim.lr=0.05 training.device=cpu training.batch_size=4'
 
 
 @observes(TINY, optim__name='sgd', optim__lr=0.01, optim__head_lr_scale=3.0, optim__weight_decay=5.0, optim__warmup_epochs=0.0, optim__min_lr_ratio=0.9,
