@@ -27,7 +27,7 @@ def measure_corpus(seed: int,  # of the corpus
     from fvc.stages.augmentation import stage1_augment_videos
     from fvc.stages.features import stage2_extract_features
     from fvc.stages.setup import setup
-    from fvc.core.table import read_table
+    from fvc.core.workspace import Workspace
     began = time.time()
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         place, chosen = Path(folder) / 'data', {} if strength is None else {'strength': strength}
@@ -35,10 +35,11 @@ def measure_corpus(seed: int,  # of the corpus
         setup(archives, str(place), password=SAMPLE_PASSWORD)
         stage1_augment_videos(str(place), f'stages.augmentation.num_augmentations={copies}')
         stage2_extract_features(str(place))
-        folds = sorted(read_table(place / 'folds.arrow')['fold'].unique())
+        corpus = Workspace(place).require()
+        folds = sorted(corpus.read_folds()['fold'].unique())
         results = [run_fold('logistic_regression', int(fold), str(place)) for fold in folds]
-        pred = run_predictions(next((place / 'stage5').glob('logistic_regression*')))
-        auc, floor = (group_bootstrap(p, 'auc', n=2).value for p in (pred, metadata_floor(place)))
+        pred = run_predictions(corpus.run('logistic_regression'))
+        auc, floor = (group_bootstrap(p, 'auc', n=2).value for p in (pred, metadata_floor(corpus)))
     return dict(auc=auc, floor=floor, videos=len(pred), folds=len(results), seconds=round(time.time() - began))
 
 
