@@ -199,7 +199,7 @@ def test_annotations_can_be_read(path):
 
 
 def place(module):
-    "Where a module stands: the number of its chapter, and of its notebook in it (one number for all models, and for all stages but 0)."
+    "Where a module stands: the number of its chapter, and of its notebook in it; models and stages, whose notebooks stand in nbs/ itself, all have 0."
     _, chapter, *rest = module.split('.')
     order = [p.stem.partition('_')[2] for p in NOTEBOOKS if p.parent.name == chapter]
     follows = AFTER.get('.'.join([chapter, *rest]))
