@@ -26,9 +26,10 @@ _all_ = ['DataConfig', 'SetupStage', 'AugmentationStage', 'FeaturesStage', 'Scal
 class RunConfig:
     "Everything one run depends on."
     profile: str = at('paper', choices=('paper', 'small'), local=True)  # 'small': few frames, small side, few epochs
+    variant: str = at('', local=True)  # what a model reads or is, by a name of its notebook; its settings count, not the name
     pretrained: Optional[bool] = None  # start networks from pretrained weights; null: as the model's paper does
     data: DataConfig = field(default_factory=DataConfig)
-    augment: Any = None  # array transforms with their probability; null switches one off
+    augment: Any = None  # transforms of training examples, each with its options; null switches one off
     stages: StagesConfig = field(default_factory=StagesConfig)
     model: Any = None  # the builder's options
     loss: Any = None  # the loss's name and options
@@ -81,8 +82,21 @@ def _schema(title, function, **fixed):
     return dataclasses.make_dataclass(title, rows)
 
 def _transforms():
-    rows = [(n, Optional[float], at(options(f).get('p'), 0, 1)) for n, f in sorted(parts('array').items())]
-    return dataclasses.make_dataclass('AugmentConfig', rows)
+    "The registered transforms, each with its own options; `p` is the probability, null for never."
+    schemas = {name: _schema(f'{name}Config', f) for name, f in sorted(parts('array').items())}
+    return dataclasses.make_dataclass('AugmentConfig', [(name, schema, field(default_factory=schema)) for name, schema in schemas.items()])
+
+def _switched(layer):
+    "Settings in which a transform is switched off (null, false) or on (true) as a whole, said by its probability."
+    said = {}
+    for key, value in layer.items():
+        name = key.removeprefix('augment.')
+        whole = name != key and '.' not in name and (value is None or isinstance(value, bool))
+        if not whole: said[key] = value
+        elif not value: said[f'{key}.p'] = None
+        elif name in parts('array'): said[f'{key}.p'] = options(parts('array')[name])['p'] or 0.5
+        else: said[key] = value
+    return said
 
 # %% ../../nbs/core/03_config.ipynb #2d162ffc
 def _base(spec, choice):
@@ -128,17 +142,25 @@ def _parse(key, text):
     return getattr(value := parsed.value(), 'text', value)
 
 # %% ../../nbs/core/03_config.ipynb #860fe668
-def _check(cfg, key, default):
+def _check(cfg, key=''):
     "Range and choice of every field, from its metadata."
     for f in fields(cfg):
-        value, name, m = getattr(cfg, f.name), f'{key}{f.name}', f.metadata
-        if is_dataclass(value): _check(value, name + '.', default)
-        elif value is None: continue
-        elif m.get('choices') and value not in m['choices']:
-            hint = nearest(value, m['choices']) if isinstance(value, str) else f'choose one of {m["choices"]}'
-            raise ConfigError(f'{name}={value}: {hint}')
-        elif m.get('low') is not None and not value >= m['low']: raise ConfigError(f'{name}={value}: must be at least {m["low"]}')
-        elif m.get('high') is not None and not value <= m['high']: raise ConfigError(f'{name}={value}: must be at most {m["high"]}')
+        value, name = getattr(cfg, f.name), f'{key}{f.name}'
+        if is_dataclass(value): _check(value, f'{name}.')
+        allowed = dict(low=0, high=1) if name.startswith('augment.') and f.name == 'p' else f.metadata
+        for one in value if isinstance(value, (list, tuple)) else [value]: _check_value(one, name, allowed)
+
+def _check_value(value, name, allowed):
+    "One value against its choices or its range; words have choices, numbers a range, where both are given."
+    choices, low, high = (allowed.get(k) for k in ('choices', 'low', 'high'))
+    if value is None or is_dataclass(value) or choices and value in choices: return
+    if choices and (low is None or isinstance(value, str)):
+        hint = nearest(value, choices) if isinstance(value, str) else f'choose one of {choices}'
+        raise ConfigError(f'{name}={value}: {hint}')
+    if low is None and high is None: return
+    if isinstance(value, bool) or not isinstance(value, (int, float)): raise ConfigError(f'{name}={value!r}: must be a number')
+    if low is not None and not value >= low: raise ConfigError(f'{name}={value}: must be at least {low}')
+    if high is not None and not value <= high: raise ConfigError(f'{name}={value}: must be at most {high}')
 
 def _merge(base, layer, spec):
     from omegaconf import OmegaConf
@@ -157,22 +179,33 @@ def _merge(base, layer, spec):
 def compose(spec: Spec | str | None = None, # the model; `None` for the data stages alone
             overrides: str | list[str] = '', # e.g. "loss=focal loss.gamma=1.5 optim.lr=3e-4"
             file: str | Path | None = None, # a YAML file laid under the overrides
+            corpus: dict | None = None, # what the corpus asks for where nobody says otherwise: profile, loss
+            saved: dict | None = None, # a whole configuration, as `RunConfig.to_dict` gave it
            ) -> RunConfig:
     "The typed configuration of one run; raises `ConfigError` naming the key and the nearest valid one."
     from omegaconf import OmegaConf
     spec = spec_of(spec) if isinstance(spec, str) else spec
-    typed = {key: _parse(key, text) for key, text in _pairs(overrides)}
-    saved = dict(flattened(read_yaml(file))) if file else {}
-    profile = str(typed.get('profile', saved.get('profile', RunConfig.profile)))
-    own = {**spec.defaults, **spec.profiles.get(profile, {})} if spec else {}
-    if spec and spec.clip: own = {**{f'data.{k}': v for k, v in vars(spec.clip).items()}, **own}
-    named = 'bce' if spec is None or spec.task != 'multiclass' else 'cross_entropy'
-    for layer in (own, saved, typed): named = layer.pop('loss', layer.pop('loss.name', named))
-    base = _base(spec, named)
+    typed = _switched({key: _parse(key, text) for key, text in _pairs(overrides)})
+    saved = _switched(dict(flattened(saved or {})) | (dict(flattened(read_yaml(file))) if file else {}))
+    profile, variant = (str({**(corpus or {}), **saved, **typed}.get(key, getattr(RunConfig, key))) for key in ('profile', 'variant'))
+    own = {**(corpus or {}), **(_own(spec, profile, variant) if spec else {})}
+    chosen = 'bce'
+    for layer in (own, saved, typed):
+        group = layer.pop('loss', chosen)
+        chosen = layer.pop('loss.name', group)
+    base = _base(spec, chosen)
     for layer in (own, saved, typed): _merge(base, layer, spec)
     cfg = OmegaConf.to_object(base)
-    _check(cfg, '', cfg)
+    _check(cfg)
+    if spec and 'pretrained' not in inspect.signature(spec.build).parameters: cfg.pretrained = None  # there is nothing to choose
     return cfg
+
+def _own(spec, profile, variant):
+    "What a model says of itself, the later over the earlier: clip, defaults, variant, profile."
+    if variant and variant not in spec.variants:
+        raise ConfigError(f'variant={variant}: {nearest(variant, spec.variants) if spec.variants else f"{spec.name} has no variants"}')
+    clip = {f'data.{k}': v for k, v in vars(spec.clip).items()} if spec.clip else {}
+    return {**clip, **spec.defaults, **spec.variants.get(variant, {}), **spec.profiles.get(profile, {})}
 
 def read_yaml(file: str | Path, # with settings, nested or dotted
              ) -> dict:

@@ -8,21 +8,28 @@ __all__ = ['at', 'DataConfig', 'SetupStage', 'AugmentationStage', 'FeaturesStage
 
 # %% ../../nbs/core/02_settings.ipynb #142e3d4b
 from dataclasses import dataclass, field
-from typing import Optional
+from typing import Any, Optional
 
 # %% ../../nbs/core/02_settings.ipynb #789abcdf
 def at(default, low=None, high=None, choices=None, local=False):
-    return field(default=default, metadata=dict(low=low, high=high, choices=choices, local=local))
+    metadata = dict(low=low, high=high, choices=choices, local=local)
+    if isinstance(default, list): return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 @dataclass
 class DataConfig:
     "What a model is shown."
     frames: int = at(16, 1, 512)  # frames per clip
-    side: int = at(224, 16, 1024)  # clip height and width, pixels
-    span: Optional[float] = at(None, 0.05)  # seconds a training clip covers; null: the whole video
-    fit: str = at('pad', choices=('pad', 'crop'))  # how a picture becomes square
+    size: Any = at(224, 16, 4096)  # side of a square, or [height,width], pixels
+    span: Optional[float] = at(None, 0.05)  # seconds a clip covers; null: the whole video
+    stride: Optional[int] = at(None, 1, 512)  # instead of a span: every so many frames
+    jitter: bool = False  # in training, draw each frame within its share of the span
+    fit: str = at('pad', choices=('pad', 'crop', 'own'))  # how a picture becomes `size`: bars, cut, or its own ratio within it
+    pad_batches: bool = False  # with fit=own: fill batches up and give a mask, instead of batches of one shape
+    views: int = at(10, 1, 100)  # windows at evaluation at most, where a clip covers a part of its video
+    pool: str = at('mean', choices=('mean', 'max'))  # how the views' logits become one
     variants: int = at(10, 0)  # augmented copies of each training video that are used, besides the original
-    stage: int = at(2, choices=(2, 4))  # whose feature table feeds table models
+    stages: list[int] = at([2, 4], choices=(2, 4))  # whose feature tables are read, side by side
     include_metadata: bool = False  # also give table models the columns marked as metadata
     permuted: Optional[int] = at(None, 0)  # deal the labels to groups by chance, with this seed: a floor, never a result
     cache_mb: int = at(1024, 0, local=True)  # decoded clips kept in memory, MiB
@@ -102,6 +109,7 @@ class TrainConfig:
     mixed_precision: str = at('no', choices=('no', 'fp16', 'bf16'))
     patience: int = at(5, 0)  # epochs without improvement before stopping; 0: never stop early
     monitor: str = at('inner_loss', choices=('inner_loss', 'inner_acc', 'inner_f1', 'inner_auc', 'inner_ap'))
+    inner_folds: Any = at(1, 1, choices=('all',), local=True)  # networks fitted and kept, one an inner part: a number or all; the first scores
     seed: int = at(0, 0)
     device: str = at('auto', choices=('auto', 'cpu', 'cuda'), local=True)
     num_workers: int = at(0, 0, local=True)  # loader processes
