@@ -129,3 +129,4 @@ class ExperimentConfig:
     "What is reported and recorded."
     name: str = at('', local=True)  # the run's name; '' for a model's defaults
     mlflow: bool = at(True, local=True)
+    again: bool = at(False, local=True)  # train folds that are finished too

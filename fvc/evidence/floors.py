@@ -14,9 +14,10 @@ import polars as pl
 from tqdm import tqdm
 
 from ..core.workspace import Workspace
-from ..learning.clips import feature_columns, load_rows
+from ..learning.rows import feature_columns, load_rows
 from ..scores.intervals import permuted_labels
 from ..scores.metrics import fold_auc
+from ..scores.tasks import Task, task_of
 from ..core.registry import get
 
 # %% ../../nbs/evidence/02_floors.ipynb #6aeb203c
@@ -25,19 +26,21 @@ def cross_validate(make: Callable, # gives an unfitted classifier
                    columns: list[str], # what the classifier sees
                    labels: np.ndarray | None = None, # (rows,) labels instead of the rows' own
                    folds: np.ndarray | None = None, # (rows,) folds instead of the rows' own
+                   task: Task = Task(), # what labels mean
                   ) -> pl.DataFrame: # predictions of the originals: video_id, group, label, score, fold
     "Out-of-fold scores of a classifier; a fold whose training rows have one class only raises ValueError."
     x, original = rows.select(columns).to_numpy(), (rows['variant'] == 'original').to_numpy()
-    y = rows['label'].to_numpy() if labels is None else labels
+    y = task.labels(rows['label']) if labels is None else labels
     fold = rows['fold'].to_numpy() if folds is None else folds
-    score = np.full(len(y), np.nan)
+    score = np.full((len(y), task.outputs), np.nan)
     for k in np.unique(fold):
         train, val = fold != k, (fold == k) & original
         if not val.any(): continue # folds cut by row may hold copies only
-        if len(np.unique(y[train])) < 2: raise ValueError(f'fold {k}: the training rows have one class only')
-        score[val] = make().fit(x[train], y[train]).predict_proba(x[val])[:, 1]
+        if len(np.unique(y[train], axis=0)) < 2: raise ValueError(f'fold {k}: the training rows have one class only')
+        fitted = make().fit(x[train], y[train])
+        score[val] = task.from_proba(fitted.predict_proba(x[val]), getattr(fitted, 'classes_', None))
     named = rows.select('video_id', 'variant', 'group').with_columns(
-        label=pl.Series(y, dtype=pl.Int8), score=pl.Series(score), fold=pl.Series(fold, dtype=pl.Int8))
+        label=pl.Series(y.tolist()), score=pl.Series(task.column(score)), fold=pl.Series(fold, dtype=pl.Int8))
     return named.filter(pl.Series(original))
 
 # %% ../../nbs/evidence/02_floors.ipynb #7778dca1
@@ -62,13 +65,13 @@ def forest(trees: int = 300): # an unfitted classifier
 
 def metadata_floor(place: Workspace) -> pl.DataFrame: # predictions
     "Out-of-fold predictions of a random forest that sees metadata only."
-    return cross_validate(forest, *metadata_rows(place))
+    return cross_validate(forest, *metadata_rows(place), task=task_of(place))
 
 def majority_floor(place: Workspace) -> pl.DataFrame: # predictions
-    "Every video gets the share of fakes among the training videos of its fold."
-    folds = place.read_folds()
-    label, fold = folds['label'].to_numpy(), folds['fold'].to_numpy()
-    return folds.with_columns(score=pl.Series([label[fold != k].mean() for k in fold]))
+    "Every video gets the share of each class (of fakes) among the training videos of its fold."
+    folds, task = place.read_folds(), task_of(place)
+    marks, fold = task.as_scores(task.labels(folds['label'])), folds['fold'].to_numpy()
+    return folds.with_columns(score=pl.Series(task.column(np.stack([marks[fold != k].mean(0) for k in fold]))))
 
 # %% ../../nbs/evidence/02_floors.ipynb #5ff79370
 def permutation_aucs(rows: pl.DataFrame, # feature rows of all variants, with label, group and fold

@@ -82,7 +82,7 @@ def _check_mask(spec, ask, batch):
     if not _same(ask(**{name: noise, 'mask': mask}), ask(mask=mask)): _say(spec, 'is changed by noise under its mask')
     if _same(ask(mask=mask), ask(mask=torch.ones_like(mask)), 1e-7): _say(spec, 'lists a mask and pays no attention to it')
 
-# %% ../../nbs/learning/19_checks.ipynb #8e88775e
+# %% ../../nbs/learning/19_checks.ipynb #4c4ab098
 def _check_sizes(spec, network, batch):
     "Odd sizes run, or are refused in words."
     import torch
@@ -97,7 +97,7 @@ def _check_sizes(spec, network, batch):
 
 def _check_kept(spec, detector, ask):
     "The same answers after saving and loading."
-    with tempfile.TemporaryDirectory() as d: again = load_detector(detector.save(Path(d)))
+    with tempfile.TemporaryDirectory() as d: again = load_detector(detector.save(Path(d)), spec=spec)
     if not np.array_equal(ask(detector), ask(again)): _say(spec, 'gives other scores after saving and loading')
 
 def _check_network(spec, cfg, task, steps):

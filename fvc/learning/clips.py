@@ -82,7 +82,7 @@ class ClipCache:
         self.clips[i][:clip.numel()] = clip.numpy().ravel()
         self.shapes[i] = clip.shape  # last: a clip that has a shape is whole
 
-# %% ../../nbs/learning/08_clips.ipynb #a12cd0c9
+# %% ../../nbs/learning/08_clips.ipynb #f5c13d39
 @register_input('clip')
 class ClipInput(Input):
     "Clips of stage 3's videos: `clip` (3, frames, height, width) uint8; `mask` where frames are repeats or a batch is filled up."
@@ -90,6 +90,8 @@ class ClipInput(Input):
     name = 'clip'
 
     def stages(self, cfg): return (3,)
+
+    def describe(self, cfg): return f"{cfg.data.frames} frames of {cfg.data.size if isinstance(cfg.data.size, int) else 'x'.join(map(str, cfg.data.size))} px"
 
     def rows(self, place, cfg, **given):
         rows = ok_rows(place, 3)

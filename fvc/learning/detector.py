@@ -186,7 +186,7 @@ def save_weights(network: torch.nn.Module, file: Path):
     from safetensors.torch import save_file
     with atomic_path(file) as p: save_file({k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}, p)
 
-# %% ../../nbs/learning/15_detector.ipynb #62978169
+# %% ../../nbs/learning/15_detector.ipynb #2324a5c3
 def _known(name, about):
     "The spec of a saved model; raises UnknownName saying where a user's own model was."
     try: return spec_of(name)
@@ -207,14 +207,15 @@ def _network(spec, cfg, task, said, home):
 def load_detector(
     folder: Path,
     place: Workspace | None = None,  # that rows belong to, and where needed runs are found
-    needed: Callable | None = None  # (run, fold, inner or None) -> Detector, for models made of others
+    needed: Callable | None = None,  # (run, fold, inner or None) -> Detector, for models made of others
+    spec: Spec | None = None  # the model, where it is at hand; None: by its name
 ) -> Detector:
     "The detector that `save` kept; raises FileNotFoundError, UnknownName, or ValueError for files that are not what was kept."
     file = folder/'detector.json'
     if not file.is_file(): raise FileNotFoundError(f'{folder} holds no detector (detector.json): train its run again')
     try: said = json.loads(file.read_text(encoding='utf-8'))
     except ValueError as e: raise ValueError(f'{file} is not JSON ({e}): train its run again') from e
-    spec, task = _known(said['model'], said['about']), Task(said['task']['kind'], tuple(said['task']['classes']))
+    spec, task = spec or _known(said['model'], said['about']), Task(said['task']['kind'], tuple(said['task']['classes']))
     cfg = compose(spec, saved=said['config'])
     if said['needs'] and needed is None: raise ValueError(f'{folder} needs the runs {", ".join(said["needs"])}: load it from its workspace')
     others = {run: needed(run, said['about'].get('fold', 1), None) for run in said['needs']}

@@ -193,13 +193,14 @@ def _fit_on_needed(m):
     facts = dict(facts, training_rows=rows_used, columns=x(val).shape[1], weights=weights, networks=len(members))
     return Fit(Detector(m.spec, m.cfg, m.task, members, place=m.place), inner, Scored(val, np.mean(scores, 0)), facts)
 
-# %% ../../nbs/learning/18_fitting.ipynb #72c4d1ec
+# %% ../../nbs/learning/18_fitting.ipynb #85bd089f
 FITS = dict(estimator=fit_estimator, network=fit_network, embedding=fit_embedding)
 
 def fit(m: Material, folder: Path, tracker, **given) -> Fit:
     "Fit a model in the way of its kind."
     found = FITS[m.spec.kind](m, folder, tracker, **(given if m.spec.kind == 'network' else {}))
     inputs = inputs_of(m.spec)
+    found.facts['shown'] = ' and '.join(i.describe(m.cfg) for i in inputs)
     found.detector.needed = {run.name: run.detector(m.fold) for run in m.runs} if 'scores' in m.spec.inputs else {}
     for detector in (found.detector, *found.inner_detectors.values()):
         detector.about = dict(tables=table_settings(m.place, all_stages(inputs, m.cfg)), fold=m.fold, rows=rows_hash(m.rows), source=source_of(m.spec),

@@ -27,7 +27,7 @@ from ..video.resizing import scale_video
 from .rows import KEY, feature_columns, ok_rows
 from .transforms import Draw
 
-# %% ../../nbs/learning/07_inputs.ipynb #19df9b6c
+# %% ../../nbs/learning/07_inputs.ipynb #f2afb98a
 class Input:
     "One kind of thing a model is shown; `rows`, `read`, `like` and `new_row` are its own, the rest has sensible defaults."
     keys: tuple[str, ...] = ()  # configuration it reads
@@ -44,6 +44,10 @@ class Input:
     def prepare(self, rows: pl.DataFrame, place: Workspace | None, cfg: RunConfig, fitted: dict, train: bool = False):
         "What `read` needs for these rows; by default just the arguments."
         return place, cfg, fitted
+
+    def describe(self, cfg: RunConfig) -> str:
+        "What a model is shown, in words."
+        return self.name
 
     def views(self, row: dict, cfg: RunConfig) -> int:
         "Windows that cover a row at evaluation."
@@ -97,7 +101,7 @@ class NewFile:
         if self.settings['3']['method'] != 'bilinear': raise VideoError(f"new files are not scaled by method={self.settings['3']['method']!r}: train on method=bilinear")
         return target, scale_video(self.path, target, self.settings['3'])
 
-# %% ../../nbs/learning/07_inputs.ipynb #1ee5c70b
+# %% ../../nbs/learning/07_inputs.ipynb #6e1bfbf0
 @register_input('features')
 class FeaturesInput(Input):
     "Feature columns `s2.…` and `s4.…`: `features` (d,), float64 as measured, or float32 standardised where `fit` was asked."
@@ -109,6 +113,8 @@ class FeaturesInput(Input):
     def columns(self, cfg: RunConfig) -> list[str]:
         "Names of its columns, in order."
         return [f's{s}.{c}' for s in cfg.data.stages for c in feature_columns(s, cfg.data.include_metadata)]
+
+    def describe(self, cfg): return f"{len(self.columns(cfg))} columns of stage{'s' * (len(cfg.data.stages) > 1)} {' and '.join(map(str, cfg.data.stages))}"
 
     def rows(self, place, cfg, **given):
         tables = []
@@ -198,7 +204,7 @@ def collate_masked(
     mask = stack_padded(masks)
     return {name: stack_padded([e[name] for e in examples])} | ({} if mask.all() else dict(mask=mask.bool()))
 
-# %% ../../nbs/learning/07_inputs.ipynb #b9e92c71
+# %% ../../nbs/learning/07_inputs.ipynb #fe51b02f
 def read_picture(path: Path) -> np.ndarray:  # (height, width, 3) uint8, RGB
     "Picture of a file; raises VideoError for one that cannot be read."
     found = cv2.imread(str(path), cv2.IMREAD_COLOR)
@@ -212,6 +218,8 @@ class ImageInput(Input):
     name = 'image'
 
     def stages(self, cfg): return (0,)
+
+    def describe(self, cfg): return f"photographs of {'x'.join(map(str, box_of(cfg.data.size)))} px ({cfg.data.fit})"
 
     def rows(self, place, cfg, **given):
         rows = ok_rows(place, 0)

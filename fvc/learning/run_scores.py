@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['member_scores', 'ScoresInput', 'members_of', 'SoftVote']
 
-# %% ../../nbs/learning/17_run_scores.ipynb #5f65e466
+# %% ../../nbs/learning/17_run_scores.ipynb #2d145334
 from pathlib import Path
 import numpy as np
 import polars as pl
@@ -14,11 +14,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from torch import Tensor
 from ..core.config import RunConfig
 from ..core.registry import Need, register_input
+from ..core.table import read_table
 from .inputs import Input
 from .rows import KEY
 from .runs import Run
 
-# %% ../../nbs/learning/17_run_scores.ipynb #b8f6d697
+# %% ../../nbs/learning/17_run_scores.ipynb #73a099dd
 def member_scores(
     runs: list[Run],
     fold: int
@@ -27,7 +28,7 @@ def member_scores(
     table = None
     for run in runs:
         folder = run.fold(fold).folder
-        parts = [pl.read_ipc(folder/name, memory_map=False).select(*KEY, 'score') for name in ('inner_predictions.arrow', 'predictions.arrow')]
+        parts = [read_table(folder/name).select(*KEY, 'score') for name in ('inner_predictions.arrow', 'predictions.arrow')]
         made = run.fold(fold).about
         mine = pl.concat(parts).with_columns(pl.lit(f"{made['rows']} {made['code']}").alias(f'scores.lineage.{run.name}')).rename({'score': f'scores.{run.name}'})
         table = mine if table is None else table.join(mine, on=KEY, how='inner', maintain_order='left')

@@ -7,8 +7,8 @@ __all__ = ['KEYS', 'COMMON', 'METRICS', 'resolve', 'run_hash', 'run_name', 'sour
            'finite', 'fold_metrics', 'Run', 'finished_runs', 'headline', 'best_fold', 'summarise', 'typed_run',
            'needed_run']
 
-# %% ../../nbs/learning/16_runs.ipynb #86ce6463
-import ast, hashlib, inspect, json, sys
+# %% ../../nbs/learning/16_runs.ipynb #7cc2bd5b
+import ast, importlib, inspect, json, sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +53,7 @@ def run_name(spec: Spec, cfg: RunConfig, place: Workspace | None = None) -> str:
         return f'{spec.name}@{apart}' if apart else spec.name
     return f'{spec.name}@{run_hash(spec, cfg)[:8]}'
 
-# %% ../../nbs/learning/16_runs.ipynb #08024d4f
+# %% ../../nbs/learning/16_runs.ipynb #2dd47f0f
 def _definitions(source):
     "Top-level definitions of a module or of exported cells, by name, without docstrings and imports."
     found = {}
@@ -80,7 +80,7 @@ def source_of(spec: Spec) -> dict[str, str]:  # file ('' for a notebook's cells)
 
 def library_hash() -> str:
     "Hash of the library's modules, models excepted."
-    home = Path(__file__).parents[1]
+    home = Path(importlib.import_module('fvc').__path__[0])
     files = [p for p in sorted(home.rglob('*.py')) if 'models' not in p.relative_to(home).parts]
     return canonical_hash([(str(p.relative_to(home)), file_sha256(p)) for p in files])
 
@@ -146,7 +146,7 @@ def fold_metrics(task: Task,
         found |= {f'{prefix}_{k}{ending}': float(v) for k, v in values.items() if not ending or k in METRICS}
     return found
 
-# %% ../../nbs/learning/16_runs.ipynb #e6c398f3
+# %% ../../nbs/learning/16_runs.ipynb #5f90caf9
 class Run:
     "A trained model: what it was asked to be, and the folds that are finished."
     def __init__(self,
@@ -187,13 +187,13 @@ class Run:
         self.cfg
         return pl.concat([read_table(f.folder/('inner_predictions.arrow' if part == 'inner' else 'predictions.arrow')) for f in self.folds])
 
-    def detector(self, fold: int | None = None, inner: int | None = None) -> Detector:  # fold: None for the one that inner validation prefers
+    def detector(self, fold: int | None = None, inner: int | None = None, spec: Spec | None = None) -> Detector:  # fold: None for the one that inner validation prefers
         "Detector of a fold, or of one of its inner parts; raises FileNotFoundError, or what loading raises."
         folder = self.folder/f'fold_{fold if fold is not None else best_fold(self.folds).fold}'
         home = folder/'model' if inner in (None, 1) or not (folder/f'inner_{inner}').is_dir() else folder/f'inner_{inner}'
         if inner not in (None, 1) and home.parent == folder and home.name == 'model':
             raise FileNotFoundError(f'{folder} keeps no model of inner part {inner}: train {self.name} with training.inner_folds={inner} or more')
-        return load_detector(home, self.place, lambda run, fold, inner: Run(self.place, run).detector(fold, inner))
+        return load_detector(home, self.place, lambda run, fold, inner: Run(self.place, run).detector(fold, inner), spec)
 
     def stale(self) -> str:
         "Why its folds would not come out so today, '' where they would: the corpus or the model's code has changed."

@@ -80,7 +80,7 @@ def gaussian_noise(x: Tensor, kind: str, rng: np.random.Generator, *,
     noise = torch.from_numpy(rng.standard_normal(tuple(x.shape), dtype=np.float32))
     return _bytes(x.float() + noise * (255 * rng.uniform(0, most)))
 
-# %% ../../nbs/learning/05_transforms.ipynb #0917f5a6
+# %% ../../nbs/learning/05_transforms.ipynb #8fbca850
 @register_augmentation('rotation', kind='array')
 def rotation(x: Tensor, kind: str, rng: np.random.Generator, *,
              p: float | None = None,
@@ -93,7 +93,7 @@ def rotation(x: Tensor, kind: str, rng: np.random.Generator, *,
     if kind == 'flow': planes = planes - 128
     grid = affine_grid(turn, list(planes.shape), align_corners=False)
     planes = grid_sample(planes, grid, mode='nearest' if kind == 'mask' else 'bilinear', align_corners=False).reshape(x.shape)
-    if kind == 'flow': planes = 128 + torch.stack([cos * planes[0] + sin * planes[1], cos * planes[1] - sin * planes[0]])
+    if kind == 'flow': planes = 128 + torch.stack([cos * planes[0] - sin * planes[1], sin * planes[0] + cos * planes[1]])
     return _bytes(planes)
 
 # %% ../../nbs/learning/05_transforms.ipynb #3f317859

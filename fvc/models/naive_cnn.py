@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..learning.blocks import FrameMean, Head, Normalize
 from ..core.registry import Clip, Spec
+from ..scores.tasks import Task
 
 # %% ../../nbs/5c_naive_cnn.ipynb #a5677228
 def conv_block(channels_in: int, channels_out: int) -> nn.Sequential:  # (B, in, H, W) -> (B, out, H/2, W/2)
@@ -31,15 +32,16 @@ class NaiveCNN(nn.Module):
     def forward(self, clip: Tensor) -> Tensor:  # (batch, 3, frames, height, width) -> (batch, num_outputs)
         return self.head(self.frames(self.normalize(clip)))
 
-def naive_cnn(num_outputs: int = 1,  # logits
+def naive_cnn(task: Task,  # what its logits mean
               width: int = 16,  # channels of the first block, doubled by each of the next three
               dropout: float = 0.3,  # before the linear layer, in [0, 1)
               ) -> NaiveCNN:
     "A small 2D network, frame by frame, trained from scratch."
-    return NaiveCNN(num_outputs, width, dropout)
+    return NaiveCNN(task.outputs, width, dropout)
 
 # %% ../../nbs/5c_naive_cnn.ipynb #06229715
-spec = Spec('naive_cnn', naive_cnn, clip=Clip(frames=8, side=224),
+spec = Spec('naive_cnn', naive_cnn, clip=Clip(frames=8, size=224),
             defaults={'optim.lr': 1e-3, 'optim.weight_decay': 0.01, 'training.epochs': 30},
-            profiles={'small': {'data.frames': 4, 'data.side': 96, 'data.variants': 2, 'training.epochs': 10, 'optim.lr': 2e-3}},
+            profiles={'small': {'data.frames': 4, 'data.size': 96, 'data.variants': 2, 'training.epochs': 10, 'optim.lr': 2e-3}},
+            tiny={'data.frames': 2, 'data.size': 48},
             grid={'optim.lr': [3e-4, 1e-3, 3e-3], 'model.width': [16, 32]})

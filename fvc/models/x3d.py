@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..learning.blocks import Head, Normalize
 from ..core.registry import Clip, Spec
+from ..scores.tasks import Task
 from ..learning.weights import load_published_weights
 
 # %% ../../nbs/5q_x3d.ipynb #7d225234
@@ -35,7 +36,7 @@ def kinetics_names(state: dict[str, Tensor]) -> dict[str, Tensor]:  # without th
     "pytorchvideo's names brought to those of `X3D`."
     return {f'backbone.{k}': v for k, v in state.items() if not k.startswith('blocks.5.proj.')}
 
-def x3d(num_outputs: int = 1,  # logits
+def x3d(task: Task,  # what its logits mean
         depth: float = 2.2,  # depth factor: 2.2 is X3D-S and X3D-M, 5.0 is X3D-L
         dropout: float = 0.5,  # before the linear layer, in [0, 1)
         pretrained: bool = True,  # start from Kinetics-400 weights
@@ -44,7 +45,7 @@ def x3d(num_outputs: int = 1,  # logits
 
     Raises `ValueError` for a depth without published weights, `MissingWeights` when they cannot be had.
     """
-    model = X3D(num_outputs, depth, dropout)
+    model = X3D(task.outputs, depth, dropout)
     if not pretrained: return model
     if depth not in KINETICS: raise ValueError(f'no Kinetics weights for depth={depth}: use {list(KINETICS)} or pretrained=false')
     name = KINETICS[depth]
@@ -53,10 +54,11 @@ def x3d(num_outputs: int = 1,  # logits
     return model
 
 # %% ../../nbs/5q_x3d.ipynb #ec018334
-spec = Spec('x3d', x3d, clip=Clip(frames=16, side=224, span=2.67),  # every fifth frame at 30 per second
+spec = Spec('x3d', x3d, clip=Clip(frames=16, size=224, span=2.67),  # every fifth frame at 30 per second
             defaults={'optim.name': 'sgd', 'optim.lr': 1.25e-3, 'optim.head_lr_scale': 10, 'optim.weight_decay': 5e-5,
                       'optim.warmup_epochs': 3, 'training.epochs': 30},
-            profiles={'small': {'data.frames': 4, 'data.side': 64, 'data.variants': 1, 'training.epochs': 3, 'model.depth': 1.0,
+            profiles={'small': {'data.frames': 4, 'data.size': 64, 'data.variants': 1, 'training.epochs': 3, 'model.depth': 1.0,
                                 'pretrained': False, 'optim.name': 'adamw', 'optim.lr': 2e-3, 'optim.head_lr_scale': 1,
                                 'optim.warmup_epochs': 0.5}},
+            tiny={'data.frames': 4, 'data.size': 48, 'model.depth': 1.0, 'pretrained': False},
             grid={'optim.lr': [4e-4, 1.25e-3, 4e-3], 'model.dropout': [0.3, 0.5]})

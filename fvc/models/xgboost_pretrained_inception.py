@@ -28,7 +28,7 @@ class FrozenEmbedder(nn.Module):
 
     def train(self, mode: bool = True): return super().train(False)
 
-    def forward(self, clip: Tensor) -> Tensor:  # (batch, 3, frames, height, width) -> (batch, width)
+    def embed(self, clip: Tensor) -> Tensor:  # (batch, 3, frames, height, width) -> (batch, width)
         return self.frames(clip)
 
 # %% ../../nbs/5f_xgboost_pretrained_inception.ipynb #999efb38
@@ -46,7 +46,9 @@ def xgboost_pretrained_inception(backbone: str = 'inception_v3',  # a timm archi
     return FrozenEmbedder(backbone, pretrained), classifier
 
 # %% ../../nbs/5f_xgboost_pretrained_inception.ipynb #a3592558
-spec = Spec('xgboost_pretrained_inception', xgboost_pretrained_inception, input='embedding', clip=Clip(frames=16, side=299),
-            profiles={'small': {'data.frames': 4, 'data.side': 224, 'data.variants': 1,
+spec = Spec('xgboost_pretrained_inception', xgboost_pretrained_inception, kind='embedding',
+            serves=('binary', 'multiclass'), clip=Clip(frames=16, size=299),
+            profiles={'small': {'data.frames': 4, 'data.size': 224, 'data.variants': 1,
                                 'model.backbone': 'tf_efficientnet_lite0', 'model.trees': 150}},
+            tiny={'data.frames': 2, 'data.size': 64, 'model.backbone': 'tf_efficientnet_lite0', 'model.trees': 20},
             grid={'model.depth': [2, 3, 5], 'model.learning_rate': [0.03, 0.1]})

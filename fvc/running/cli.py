@@ -24,6 +24,7 @@ def _command(commands, name, text, overrides=False, as_json=False):
     p = commands.add_parser(name, help=text, description=text)
     p.add_argument('--data', default='', metavar='DIR', help='the workspace')
     if overrides: _settings(p)
+    p.add_argument('--use', action='append', default=[], metavar='FILE', help='a Python file with models of your own (@register_model)')
     if as_json: p.add_argument('--json', action='store_true', help='print JSON instead of a table')
     return p
 
@@ -54,6 +55,7 @@ def _add_model_commands(commands):
     p.add_argument('models', nargs='+', metavar='MODEL', help='names from "fvc models"; key=value settings may follow')
     p.add_argument('--folds', default='', metavar='K', help='e.g. 2, 1-5 or 1,3 (default: all)')
     p.add_argument('--name', default='', help="the run's name, when settings differ from the model's defaults")
+    p.add_argument('--again', action='store_true', help='train folds that are finished too')
     _settings(p, words=False)
     _workers(p)
     p = _command(commands, 'compare', 'difference of two runs on the videos both scored', as_json=True)
@@ -93,8 +95,13 @@ def _parse(argv):
     place = getattr(a, 'overrides', getattr(a, 'models', None))
     if len(settings) < len(rest) or settings and not isinstance(place, list): top.error(f'unrecognized arguments: {" ".join(rest)}')
     if settings: place.extend(settings)
+    if a.use: _use(a.use)
     if getattr(a, 'config', ''): place[:0] = _file_words(a.config)
     return a
+
+def _use(files):
+    from fvc.core.registry import use
+    for file in files: use(file)
 
 def _file_words(file):
     "A YAML file of settings as key=value words, which later words overrule."
@@ -110,13 +117,13 @@ def _print(rows, a):
                    tbl_hide_dataframe_shape=True, tbl_formatting='ASCII_MARKDOWN', float_precision=3):
         print(pl.DataFrame(rows, infer_schema_length=None))
 
-SHOWN = ('run', 'kind', 'auc', 'low', 'high', 'auc_by_video', 'fold_mean', 'fold_std', 'groups', 'videos', 'coverage')
+SHOWN = ('run', 'kind', 'auc', 'ap', 'low', 'high', 'auc_by_video', 'ap_by_video', 'fold_mean', 'fold_std', 'groups', 'videos', 'coverage')
 
 def _run(a):
     from fvc.running import pipeline
     models, extra = _sort_words(a.models)
     result = pipeline.run(a.source, a.data, models, [*extra, *a.overrides], a.password_file, a.workers)
-    _print(result.leaderboard if a.json else [{k: r[k] for k in SHOWN} for r in result.leaderboard], a)
+    _print(result.leaderboard if a.json else [{k: r[k] for k in SHOWN if k in r} for r in result.leaderboard], a)
     if not a.json: print('\n'.join(['', *result.pages]))
     return 0 if not result.failed else 1
 
@@ -138,8 +145,9 @@ def _train(a):
     models, extra = _sort_words(a.models)
     if not models: raise ValueError('fvc train: no model named; "fvc models" lists them')
     if a.name: extra.append(f'experiment.name={json.dumps(a.name)}')
+    if a.again: extra.append('experiment.again=true')
     outcomes = train(models, a.folds, a.data, extra, a.workers)
-    _print([dict(notebook=o.task.output.name, state=o.state, note=o.note) for o in outcomes], a)
+    _print([dict(notebook=o.job.output.name, state=o.state, note=o.note) for o in outcomes], a)
     return 1 if any(o.state == 'failed' for o in outcomes) else 0
 
 # %% ../../nbs/running/04_cli.ipynb #00ca2df8

@@ -176,7 +176,7 @@ def _discard(run):
         home.rmdir()
         home = home.parent
 
-# %% ../../nbs/running/01_experiment.ipynb #f60e1204
+# %% ../../nbs/running/01_experiment.ipynb #dd04765c
 def scored_table(m: Material, rows: pl.DataFrame, scores: np.ndarray, thresholds: np.ndarray, **columns) -> pl.DataFrame:
     "Predictions as they are kept: label, score, decision and threshold in the form of the task."
     decided = m.task.decide(scores, thresholds)
@@ -190,8 +190,7 @@ def read_back(run: FoldRun, m: Material, found: Fit):
     "Raise ValueError unless the detector in the folder gives the scores that are reported, on up to 32 rows."
     some = found.val if found.val.rows.height else found.inner[0]
     rows, expected = some.rows[:32], some.scores[:32]
-    again = Run(run.place, run.name).detector(run.fold) if not run.inner_only else None
-    if again is None: return
+    again = Run(run.place, run.name).detector(run.fold, spec=run.spec)
     network = again.members[0].network
     within = 1e-6 if network is None or run.cfg.training.device == 'cpu' or not _cuda() else 1e-3
     off = float(np.abs(again.score(rows) - expected).max())
@@ -235,13 +234,12 @@ def _report(run, m, found, tracker, thresholds, facts):
         tracker.mlflow.attach(folder/'model'/'detector.json', folder='model')
     return FoldResult(run.name, run.fold, folder, metrics, facts)
 
-# %% ../../nbs/running/01_experiment.ipynb #a21861bd
+# %% ../../nbs/running/01_experiment.ipynb #a5b09d52
 def run_fold(spec: Spec | str,  # the model
              fold: int = 1,  # which fold is scored, from 1
              data: str = '',  # the workspace
              overrides: str | list[str] = '',  # e.g. "profile=small optim.lr=3e-4"
              split: Split | None = None,  # who is trained on and who is scored; None: as the configuration asks
-             again: bool = False,  # train although it is finished
              inner_only: bool = False,  # train and score inner rows alone
              ) -> FoldResult:
     "Train on the other folds, score this one, keep everything; what is finished is only loaded."
@@ -260,7 +258,7 @@ def run_fold(spec: Spec | str,  # the model
     with locked(run.lock, f'fold {fold} of {run.name}'):
         m = run.material()
         about = run.made_from(m)
-        if finished(run, about, again):
+        if finished(run, about, cfg.experiment.again):
             print(f'{run.name}, fold {fold}: finished before, loaded')
             return FoldResult.load(run.folder)
         if cfg.training.processes == 1 or not distributes(spec): return train(run, m, about)

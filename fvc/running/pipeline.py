@@ -15,8 +15,8 @@ import polars as pl
 from ..core.config import compose
 from ..core.workspace import Workspace, project_root
 from ..scores.intervals import permuted_folds
-from ..core.registry import spec_of
-from .notebooks import Task, execute_all, to_html
+from ..learning.runs import typed_run
+from .notebooks import Job, execute_all, to_html
 from ..core.table import read_table
 
 # %% ../../nbs/running/03_pipeline.ipynb #0b0695bc
@@ -55,19 +55,19 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(i), int(n)
 
 # %% ../../nbs/running/03_pipeline.ipynb #799e8d5c
-def _pages(tasks, name):
-    outcomes = execute_all(tasks, name=name)
+def _pages(jobs, name):
+    outcomes = execute_all(jobs, name=name)
     for o in outcomes:
-        if o.state == 'failed': raise RuntimeError(f'{o.task.notebook.name} failed: {o.note} (see {o.task.output})')
-    return [str(to_html(t.output)) for t in tasks]
+        if o.state == 'failed': raise RuntimeError(f'{o.job.notebook.name} failed: {o.note} (see {o.job.output})')
+    return [str(to_html(t.output)) for t in jobs]
 
 def report(data: str = '') -> list[str]: # paths of HTML pages
     "Execute the report and the guided tour over everything made so far."
     place = Workspace.find(data).require()
-    tasks = [Task(project_root()/'nbs'/f'{name}.ipynb', place.reports/f'{name}.ipynb', dict(data=str(place)))
+    jobs = [Job(project_root()/'nbs'/f'{name}.ipynb', place.reports/f'{name}.ipynb', dict(data=str(place)))
              for name in ('6_report', '00_pipeline_journey')]
-    for task in tasks: task.marker('done').unlink(missing_ok=True)  # there may be new runs
-    return _pages(tasks, 'report')
+    for job in jobs: job.marker('done').unlink(missing_ok=True)  # there may be new runs
+    return _pages(jobs, 'report')
 
 def status(data: str = '') -> list[dict]: # part, rows, ok, failed, excluded
     "What the workspace holds: rows of every table by verdict, and finished folds of every run."
@@ -86,12 +86,18 @@ def status(data: str = '') -> list[dict]: # part, rows, ok, failed, excluded
     return lines
 
 # %% ../../nbs/running/03_pipeline.ipynb #0d5cd140
+def _check_words(models, overrides):
+    "Raise what a model's name or a setting has wrong before anything runs."
+    for name in models:
+        spec, own = typed_run(name)
+        compose(spec, [*own, *overrides])
+
 def train(models: list[str], # names
           folds: str = '', # '', '2', '1-5' or '1,3'
           data: str = '', overrides: list[str] = (), workers: int = 0):
     "Stage 5 for the folds named; see `stage5_train_models`."
     from fvc.running.model_training import available_folds, parse_folds, stage5_train_models
-    for model in models: compose(spec_of(model), overrides)
+    _check_words(models, overrides)
     return stage5_train_models(models, parse_folds(folds, available_folds(data)), data, overrides, workers)
 
 @dataclass
@@ -124,9 +130,10 @@ def _corpus(source, data, overrides, password_file):
 def train_all(models: list[str], # names
               data: str, overrides: list[str] = (), workers: int = 0): # -> outcomes
     "All models on all folds, and as a floor the first network among them once more, on permuted labels."
+    from fvc.learning.fitting import distributes
     from fvc.running.model_training import stage5_train_models
     outcomes = stage5_train_models(models, None, data, overrides, workers)
-    network = next((m for m in models if spec_of(m).input == 'clip'), None)
+    network = next((m for m in models if distributes(typed_run(m)[0])), None)
     if network is None: return outcomes
     try: permuted_folds(Workspace.find(data).read_folds())
     except ValueError as e:
@@ -143,15 +150,14 @@ def run(source: str | None = None, # folder with archives or videos; `None`: wha
         password_file: str = '',
         workers: int = 0, # training runs at the same time
        ) -> RunResult:
-    "Stages 0–4, training on all folds, the report; what is done is skipped. The sample is trained with the small profile."
+    "Stages 0–4, training on all folds, the report; what is done is skipped."
     from fvc.evidence.report import leaderboard
     names, overrides = list(models or MODELS), list(overrides)
-    if source is None and not any(w.startswith('profile=') for w in overrides) and _is_sample(Workspace.find(data)): overrides.insert(0, 'profile=small')
-    for name in names: compose(spec_of(name), overrides)
+    _check_words(names, overrides)
     place = _corpus(source, data, overrides, password_file)
     for number in (1, 2, 3, 4): run_one_stage(number, place, overrides)
     outcomes = train_all(names, place, overrides, workers)
-    failed = [f'{o.task.output.stem}: {o.note}' for o in outcomes if o.state == 'failed']
+    failed = [f'{o.job.output.stem}: {o.note}' for o in outcomes if o.state == 'failed']
     for line in failed: print(f'failed: {line}')
-    pages = report(place) + [str(to_html(o.task.output)) for o in outcomes if o.state == 'done' and o.task.parameters['fold'] == 1]
+    pages = report(place) + [str(to_html(o.job.output)) for o in outcomes if o.state == 'done' and o.job.parameters['fold'] == 1]
     return RunResult(leaderboard(place).to_dicts(), pages, failed)

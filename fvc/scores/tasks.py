@@ -145,6 +145,42 @@ def column(self: Task, values: np.ndarray) -> list:  # (n, outputs) or, for deci
     "Values as a table's column: a number a row, or a list where the task has several outputs."
     return values[:, 0].tolist() if values.ndim == 2 and self.outputs == 1 else values.tolist()
 
+@patch
+def as_scores(self: Task, decisions: np.ndarray) -> np.ndarray:  # (n,) or (n, K) -> (n, outputs)
+    "Labels or decisions as scores that are sure of themselves: 0 and 1, a column an output."
+    if self.kind == 'multiclass': return np.eye(len(self.classes))[np.asarray(decisions, int)]
+    return np.asarray(decisions, float).reshape(len(decisions), self.outputs)
+
+@patch
+def name(self: Task, label) -> str:  # of a table
+    "Label or decision in words."
+    if self.kind != 'multilabel': return self.classes[int(label)]
+    return ' and '.join(c for c, on in zip(self.classes, label) if on) or 'none'
+
+@patch
+def one_against_rest(self: Task, labels: np.ndarray, scores: np.ndarray):  # (n,) or (n, K), (n, outputs) -> iterator of (class, (n,) 0 and 1, (n,))
+    "Yes-or-no questions of a task, one an output."
+    names = self.classes[1:] if self.kind == 'binary' else self.classes
+    return zip(names, self.as_scores(labels).astype(int).T, np.asarray(scores, float).T)
+
+@patch
+def confusion(self: Task, labels: Sequence, decisions: Sequence) -> np.ndarray:  # as tables have them -> counts, rows the truth, columns the decision
+    "Decisions against the truth, class by class; of several labels, every label of every example counts."
+    truth, decided = (np.asarray(self.labels(column)).ravel() for column in (labels, decisions))
+    size = len(self.confused)
+    return np.bincount(truth * size + decided, minlength=size * size).reshape(size, size)
+
+@patch(as_prop=True)
+def confused(self: Task) -> tuple[str, ...]:
+    "Names of what `confusion` counts."
+    return ('absent', 'present') if self.kind == 'multilabel' else self.classes
+
+@patch
+def right(self: Task, labels: Sequence, decisions: Sequence) -> np.ndarray:  # as tables have them -> (n,)
+    "Share of each example's outputs that were decided rightly: 0 or 1 where there is one label."
+    same = np.asarray(self.labels(labels)) == np.asarray(self.labels(decisions))
+    return same.reshape(len(same), -1).mean(1)
+
 @patch(as_prop=True)
 def halves(self: Task) -> np.ndarray:
     "Thresholds where none was chosen: one half an output, none for classes that exclude each other."
@@ -166,7 +202,7 @@ def log_loss(self: Task,
     p, labels = np.clip(np.asarray(scores, float), 1e-7, 1 - 1e-7), np.asarray(labels, int)
     if self.kind == 'multiclass': cost = -np.log(p[np.arange(len(p)), labels])
     else:
-        truth = labels.reshape(len(p), -1)
+        truth = labels.reshape(p.shape)
         cost = -np.log(np.where(truth == 1, p, 1 - p)).mean(1)
     return float(np.average(cost, weights=weights)) if len(cost) else float('nan')
 
