@@ -50,7 +50,7 @@ def make_split(cfg: RunConfig, place: Workspace, fold: int,
     guard_split(known, split, look_alikes(place))
     return split
 
-# %% ../../nbs/running/01_experiment.ipynb #40bd073e
+# %% ../../nbs/running/01_experiment.ipynb #76ed2844
 @dataclass
 class FoldRun:
     "One fold of one run, from what it reads to what it leaves; under a lock while it trains."
@@ -83,7 +83,7 @@ class FoldRun:
         return dict(config=run_hash(self.spec, self.cfg), rows=rows_hash(m.rows), split=canonical_hash(asdict(self.split)), code=source_of(self.spec)['code'],
                     needs={run.name: canonical_hash(run.fold(self.fold).about) for run in m.runs}, corpus=self.place.about['data_hash'], library=library_hash())
 
-# %% ../../nbs/running/01_experiment.ipynb #042d5a36
+# %% ../../nbs/running/01_experiment.ipynb #805faf64
 CHANGED = dict(rows='the rows it reads have changed', code="the model's code has changed", needs='a run it stands on has been trained again')
 
 def finished(run: FoldRun, about: dict, again: bool = False) -> bool:
@@ -110,7 +110,7 @@ def _inner_wanted(run): return 1 if not distributes(run.spec) else len(run.split
 
 def _inner_kept(run): return 1 + len([p for p in run.folder.glob('inner_*') if p.is_dir()])
 
-# %% ../../nbs/running/01_experiment.ipynb #793bb00c
+# %% ../../nbs/running/01_experiment.ipynb #7ec8ccf7
 def launch(run: FoldRun):
     "Train a fold in `training.processes` processes by `accelerate launch`; raises RuntimeError with what they said last."
     from torch.cuda import device_count
@@ -143,7 +143,7 @@ def tracked(run: FoldRun, about: dict):
         raise
     if ml: ml.end()
 
-# %% ../../nbs/running/01_experiment.ipynb #348741c6
+# %% ../../nbs/running/01_experiment.ipynb #049f7253
 def train(run: FoldRun, m: Material, about: dict) -> FoldResult:
     "Fit, keep, load again and compare; only then the fold is finished. What never began leaves no folder."
     begun = run.folder.exists()
@@ -176,7 +176,7 @@ def _discard(run):
         home.rmdir()
         home = home.parent
 
-# %% ../../nbs/running/01_experiment.ipynb #dd04765c
+# %% ../../nbs/running/01_experiment.ipynb #62b55537
 def scored_table(m: Material, rows: pl.DataFrame, scores: np.ndarray, thresholds: np.ndarray, **columns) -> pl.DataFrame:
     "Predictions as they are kept: label, score, decision and threshold in the form of the task."
     decided = m.task.decide(scores, thresholds)
@@ -200,7 +200,7 @@ def _cuda():
     import torch
     return torch.cuda.is_available()
 
-# %% ../../nbs/running/01_experiment.ipynb #386819fd
+# %% ../../nbs/running/01_experiment.ipynb #f2a4f996
 def keep(run: FoldRun, m: Material, found: Fit, tracker) -> FoldResult:
     "Thresholds by inner rows, predictions, detector, metrics and plots."
     folder, inner_rows = run.folder, pl.concat([s.rows for s in found.inner])
@@ -234,7 +234,7 @@ def _report(run, m, found, tracker, thresholds, facts):
         tracker.mlflow.attach(folder/'model'/'detector.json', folder='model')
     return FoldResult(run.name, run.fold, folder, metrics, facts)
 
-# %% ../../nbs/running/01_experiment.ipynb #a5b09d52
+# %% ../../nbs/running/01_experiment.ipynb #adcb800b
 def run_fold(spec: Spec | str,  # the model
              fold: int = 1,  # which fold is scored, from 1
              data: str = '',  # the workspace
@@ -265,5 +265,5 @@ def run_fold(spec: Spec | str,  # the model
         launch(run)
         return FoldResult.load(run.folder)
 
-# %% ../../nbs/running/01_experiment.ipynb #069b6bf3
+# %% ../../nbs/running/01_experiment.ipynb #0d277c98
 if __name__ == '__main__' and sys.argv[0].endswith('experiment.py'): run_fold(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])
