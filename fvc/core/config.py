@@ -162,6 +162,7 @@ def _check_value(value, name, allowed):
     if low is not None and not value >= low: raise ConfigError(f'{name}={value}: must be at least {low}')
     if high is not None and not value <= high: raise ConfigError(f'{name}={value}: must be at most {high}')
 
+# %% ../../nbs/core/03_config.ipynb #25794fdd
 def _merge(base, layer, spec):
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -200,6 +201,7 @@ def compose(spec: Spec | str | None = None, # the model; `None` for the data sta
     if spec and 'pretrained' not in inspect.signature(spec.build).parameters: cfg.pretrained = None  # there is nothing to choose
     return cfg
 
+# %% ../../nbs/core/03_config.ipynb #2bb810ac
 def _own(spec, profile, variant):
     "What a model says of itself, the later over the earlier: clip, defaults, variant, profile."
     if variant and variant not in spec.variants:

@@ -157,6 +157,7 @@ def use(file: str | Path, # a Python module with one `@register_model` or more
     os.environ[USED] = os.pathsep.join(dict.fromkeys([*listed, str(file)]))
     return _used[file]
 
+# %% ../../nbs/core/01_registry.ipynb #8beba029
 def _discover(name=None):
     "Load the module of one model, or all of them."
     for file in filter(None, os.environ.get(USED, '').split(os.pathsep)): use(file)
@@ -166,6 +167,7 @@ def _discover(name=None):
         module = importlib.import_module(f'fvc.models.{stem}')
         for spec in getattr(module, 'specs', (module.spec,)): _models.setdefault(spec.name, spec)
 
+# %% ../../nbs/core/01_registry.ipynb #c17409b6
 def read_name(name: str, # `model`, `model@variant` or `model_variant`
              ) -> tuple[str, str]: # model and what sets it apart ('' for nothing)
     "Model and variant of a name as it is typed; 'svm_stage2_stage4' is svm itself, which reads both."

@@ -16,6 +16,7 @@ def at(default, low=None, high=None, choices=None, local=False):
     if isinstance(default, list): return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
+# %% ../../nbs/core/02_settings.ipynb #1a35a5e3
 @dataclass
 class DataConfig:
     "What a model is shown."

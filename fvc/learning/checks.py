@@ -32,6 +32,7 @@ def _batch(spec, cfg, task, n=EXAMPLES):
     for i in inputs_of(spec): batch |= i.like(cfg, task, n)
     return batch, torch.stack([torch.as_tensor(task.encode(label)) for label in task.dealt(n)])
 
+# %% ../../nbs/learning/19_checks.ipynb #6afdda35
 def _overfit(spec, network, task, batch, label, steps):
     "Train on one batch until all is told apart; says what went wrong, else how many steps it took."
     import torch
@@ -129,6 +130,7 @@ def _check_estimator(spec, cfg, task, member, x):
     _check_kept(spec, detector, scores)
     return dict(rows=len(x), columns=x.shape[1])
 
+# %% ../../nbs/learning/19_checks.ipynb #bedb1b75
 def check_model(spec: Spec,  # the model
                 steps: int = 200,  # optimiser steps of a network at most
                 ) -> dict:  # what was seen, to be shown

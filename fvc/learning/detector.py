@@ -129,6 +129,7 @@ def _member_scores(self: Detector, i, rows):
     x = matrix(rows, self.inputs, self.place, self.cfg, self.fitted) if alone else self.embed(rows, i)
     return self.task.from_proba(estimator.predict_proba(x), getattr(estimator, 'classes_', None))
 
+# %% ../../nbs/learning/15_detector.ipynb #da0b20ff
 @patch
 def score(self: Detector,
           rows: pl.DataFrame,  # with the columns of its inputs
@@ -204,6 +205,7 @@ def _network(spec, cfg, task, said, home):
     if digest(network) != said['digest']: raise ValueError(f'{home}: the network is not the one that was trained (digest {digest(network)}, not {said["digest"]}): its weights or its code have changed')
     return network.eval()
 
+# %% ../../nbs/learning/15_detector.ipynb #ab89ee29
 def load_detector(
     folder: Path,
     place: Workspace | None = None,  # that rows belong to, and where needed runs are found

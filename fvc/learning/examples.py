@@ -104,6 +104,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[list[int]]: return iter(self._batches())
 
+# %% ../../nbs/learning/09_examples.ipynb #11a5591f
 class Loader(DataLoader):
     "Loader that tells its examples which epoch it is."
     def set_epoch(self, epoch: int): self.dataset.set_epoch(epoch)

@@ -103,6 +103,7 @@ def cross_fit(
     final = _fit_one(final, x(whole), task.labels(whole['label']), whole['group'].to_numpy())
     return final, inner, facts
 
+# %% ../../nbs/learning/18_fitting.ipynb #0fcd785b
 def fit_estimator(m: Material, folder: Path, tracker) -> Fit:
     "Fit an estimator on its inputs' columns, side by side."
     def x(rows): return matrix(rows, inputs_of(m.spec), m.place, m.cfg)
@@ -135,6 +136,7 @@ def _train(m, j, folder, tracker):
     detector = Detector(m.spec, m.cfg, m.task, [Member(network)], fitted, place=m.place)
     return detector, held, dict(training_rows=trained.height, best_epoch=result.best_epoch, epochs=result.epochs)
 
+# %% ../../nbs/learning/18_fitting.ipynb #d311bf3a
 def fit_network(m: Material, folder: Path, tracker, quiet: Callable | None = None) -> Fit:  # quiet: gives a tracker for an inner network that is not the reported one
     "Train a network a wanted inner part; the first scores the reported rows."
     detectors, inner, facts = {}, [], {}
@@ -163,6 +165,7 @@ def _looked_up(rows, values):
     place = {key: i for i, key in enumerate(rows.select('video_id', 'variant').rows())}
     return lambda some: values[[place[key] for key in some.select('video_id', 'variant').rows()]].astype(np.float64)
 
+# %% ../../nbs/learning/18_fitting.ipynb #e528ae90
 def _fit_on_frozen(m, network):
     base = Detector(m.spec, m.cfg, m.task, [Member(network)], place=m.place)
     x = _looked_up(m.rows, embeddings(base, m.rows, source_of(m.spec)['code']))
@@ -173,6 +176,7 @@ def _fit_on_frozen(m, network):
     facts |= dict(columns=x(val).shape[1], weights=origin_of(network), parameters=count_parameters(network)[1])
     return Fit(Detector(m.spec, m.cfg, m.task, [Member(network, final)], place=m.place), inner, Scored(val, scores), facts)
 
+# %% ../../nbs/learning/18_fitting.ipynb #d2bb0a5d
 def _fit_on_needed(m):
     run, members, inner, scores, rows_used = m.runs[0], [], [], [], 0
     val, wanted = select_rows(m.rows, m.split, ('val',)), m.spec.needs(m.cfg)[0].inner

@@ -173,6 +173,7 @@ def fitted_size(
         return max(1, round(width * scale)), max(1, round(height * scale))
     return size
 
+# %% ../../nbs/learning/07_inputs.ipynb #2402d432
 def to_box(
     images: np.ndarray,  # (frames, height, width, 3) uint8
     box: tuple[int, int] | None  # height, width; None: as they are
@@ -211,6 +212,7 @@ def read_picture(path: Path) -> np.ndarray:  # (height, width, 3) uint8, RGB
     if found is None: raise VideoError(f'{path.name} cannot be read as a picture: is it whole?')
     return cv2.cvtColor(found, cv2.COLOR_BGR2RGB)
 
+# %% ../../nbs/learning/07_inputs.ipynb #b3d8bf73
 @register_input('image')
 class ImageInput(Input):
     "Photographs: `image` (3, height, width) uint8; `mask` where a batch is filled up."

@@ -34,6 +34,7 @@ def member_scores(
         table = mine if table is None else table.join(mine, on=KEY, how='inner', maintain_order='left')
     return table
 
+# %% ../../nbs/learning/17_run_scores.ipynb #fbf3eff9
 @register_input('scores')
 class ScoresInput(Input):
     "Scores of other runs: `scores` (members * outputs,) float64."

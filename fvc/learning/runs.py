@@ -17,7 +17,7 @@ import polars as pl
 from fastcore.basics import patch
 from ..core.config import ConfigError, RunConfig, canonical_hash, compose, flattened
 from ..core.files import file_sha256, locked, write_json
-from ..core.registry import Need, Spec, nearest, read_name, spec_of
+from ..core.registry import Need, Spec, UnknownName, read_name, spec_of
 from ..core.table import read_table
 from ..core.workspace import Workspace
 from ..scores.metrics import group_weights
@@ -78,6 +78,7 @@ def source_of(spec: Spec) -> dict[str, str]:  # file ('' for a notebook's cells)
         if not found: found = _definitions(inspect.getsource(spec.build))
     return dict(file=str(file or ''), code=canonical_hash(found))
 
+# %% ../../nbs/learning/16_runs.ipynb #053a9514
 def library_hash() -> str:
     "Hash of the library's modules, models excepted."
     home = Path(importlib.import_module('fvc').__path__[0])
@@ -123,6 +124,7 @@ class FoldResult:
         "Write `metadata.json`: the fold is finished from now on."
         write_json(self.folder/'metadata.json', finite(dict(run=self.run, fold=self.fold, metrics=self.metrics, facts=self.facts, about=about)))
 
+# %% ../../nbs/learning/16_runs.ipynb #ffbf75c9
 def finite(value):
     "The same with null for what is not a number, as JSON knows no NaN."
     if isinstance(value, dict): return {k: finite(v) for k, v in value.items()}
@@ -190,18 +192,22 @@ class Run:
     def detector(self, fold: int | None = None, inner: int | None = None, spec: Spec | None = None) -> Detector:  # fold: None for the one that inner validation prefers
         "Detector of a fold, or of one of its inner parts; raises FileNotFoundError, or what loading raises."
         folder = self.folder/f'fold_{fold if fold is not None else best_fold(self.folds).fold}'
-        home = folder/'model' if inner in (None, 1) or not (folder/f'inner_{inner}').is_dir() else folder/f'inner_{inner}'
-        if inner not in (None, 1) and home.parent == folder and home.name == 'model':
-            raise FileNotFoundError(f'{folder} keeps no model of inner part {inner}: train {self.name} with training.inner_folds={inner} or more')
+        home = folder/('model' if inner in (None, 1) else f'inner_{inner}')
+        if not home.is_dir(): raise FileNotFoundError(f'{home} does not exist: train {self.name} with training.inner_folds={inner or 1} or more')
         return load_detector(home, self.place, lambda run, fold, inner: Run(self.place, run).detector(fold, inner), spec)
 
-    def stale(self) -> str:
-        "Why its folds would not come out so today, '' where they would: the corpus or the model's code has changed."
-        for f in self.folds:
-            if f.about['corpus'] != self.place.about['data_hash']: return f'fold {f.fold} was trained on another state of the corpus'
-            if f.about['code'] != source_of(spec_of(self.model))['code']: return f'fold {f.fold} was trained by another version of {self.model}'
-        return ''
+# %% ../../nbs/learning/16_runs.ipynb #4c9af480
+@patch
+def stale(self: Run) -> str:
+    "Why its folds would not come out so today, '' where they would: the corpus or the model's code has changed."
+    try: code = source_of(spec_of(self.model))['code']
+    except UnknownName: return f'its model {self.model} is not known here (--use names the module it was in)'
+    for f in self.folds:
+        if f.about['corpus'] != self.place.about['data_hash']: return f'fold {f.fold} was trained on another state of the corpus'
+        if f.about['code'] != code: return f'fold {f.fold} was trained by another version of {self.model}'
+    return ''
 
+# %% ../../nbs/learning/16_runs.ipynb #a6971398
 def finished_runs(place: Workspace) -> list[Run]:
     "Runs that have a finished fold, by name."
     return [run for run in (Run(place, name) for name in place.runs()) if run.folds]

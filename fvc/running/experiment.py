@@ -128,6 +128,7 @@ def launch(run: FoldRun):
             print(line, end='')
     if started.returncode: raise RuntimeError(f'{t.processes} processes failed to train {run.spec.name}: {"".join(said)}')
 
+# %% ../../nbs/running/01_experiment.ipynb #78b9f498
 @contextmanager
 def tracked(run: FoldRun, about: dict):
     "The fold's own metrics file, and the same in MLflow; a failed fold is marked so there."
@@ -168,6 +169,7 @@ def _quiet(run, m):
     "Trackers of inner networks that are not reported."
     return dict(quiet=lambda j: ExperimentTracker(run.folder/f'inner_{j}')) if distributes(m.spec) else {}
 
+# %% ../../nbs/running/01_experiment.ipynb #c78d47ad
 def _discard(run):
     "Remove the folder of a run that never began, and its run's where it is the only one."
     shutil.rmtree(run.folder)
@@ -186,6 +188,7 @@ def scored_table(m: Material, rows: pl.DataFrame, scores: np.ndarray, thresholds
         decision=pl.Series(decided.tolist()), threshold=pl.Series(cut, dtype=pl.Float64 if m.task.outputs == 1 else None),
         fold=pl.lit(m.fold, pl.Int8), **columns)
 
+# %% ../../nbs/running/01_experiment.ipynb #4111e209
 def read_back(run: FoldRun, m: Material, found: Fit):
     "Raise ValueError unless the detector in the folder gives the scores that are reported, on up to 32 rows."
     some = found.val if found.val.rows.height else found.inner[0]
@@ -218,6 +221,7 @@ def keep(run: FoldRun, m: Material, found: Fit, tracker) -> FoldResult:
     if run.inner_only: return FoldResult(run.name, run.fold, folder, {}, facts)
     return _report(run, m, found, tracker, thresholds, facts)
 
+# %% ../../nbs/running/01_experiment.ipynb #16f981c7
 def _report(run, m, found, tracker, thresholds, facts):
     "What only a fold that is reported has: outer predictions, metrics, plots."
     folder = run.folder

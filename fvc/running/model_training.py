@@ -37,6 +37,7 @@ def _reads(spec, cfg, place):
     files = [place.folds, *(place.table(s) for s in all_stages(inputs_of(spec), cfg))]
     return canonical_hash([source_of(spec)['code'], [file_sha256(f) if f.is_file() else '' for f in files]])
 
+# %% ../../nbs/5_model_training.ipynb #8271f132
 def training_jobs(models: list[str], # names
                    folds: list[int], # from 1
                    data: str = '', # the workspace
@@ -62,6 +63,7 @@ def _needs(spec, cfg, place):
         found[run_name(other, resolve(other, [f'profile={cfg.profile}', f'split.n_splits={cfg.split.n_splits}', *own], place), place)] = need.inner
     return found
 
+# %% ../../nbs/5_model_training.ipynb #1c2c09a9
 def _in_order(runs, place):
     "Names of runs, those that others need first."
     order = []
@@ -72,6 +74,7 @@ def _in_order(runs, place):
     for name in runs: add(name)
     return order
 
+# %% ../../nbs/5_model_training.ipynb #9e096023
 def _jobs_of(name, runs, folds, place):
     "One job a fold; a run whose inner networks another one needs keeps them."
     spec, cfg, words = runs[name]

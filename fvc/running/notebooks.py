@@ -101,6 +101,7 @@ class Outcome:
     state: str # 'done' or 'failed'
     note: str = ''
 
+# %% ../../nbs/running/02_notebooks.ipynb #84f2e349
 def execute_all(jobs: list[Job],
                 workers: int = 0, # at the same time; 0: one a core
                 name: str = 'notebooks', # in front of the progress bar
@@ -125,6 +126,7 @@ def execute_all(jobs: list[Job],
         finally: pool.shutdown(cancel_futures=True)
     return [Outcome(job, *found[job.output]) for job in jobs]
 
+# %% ../../nbs/running/02_notebooks.ipynb #2eca413a
 def _ready(waiting, running, found):
     "Jobs that nothing keeps back; raises ValueError where jobs wait for each other."
     todo = {j.output for j in (*waiting, *running.values())}

@@ -163,6 +163,7 @@ def one_against_rest(self: Task, labels: np.ndarray, scores: np.ndarray):  # (n,
     names = self.classes[1:] if self.kind == 'binary' else self.classes
     return zip(names, self.as_scores(labels).astype(int).T, np.asarray(scores, float).T)
 
+# %% ../../nbs/scores/02_tasks.ipynb #a19c99b0
 @patch
 def confusion(self: Task, labels: Sequence, decisions: Sequence) -> np.ndarray:  # as tables have them -> counts, rows the truth, columns the decision
     "Decisions against the truth, class by class; of several labels, every label of every example counts."
@@ -175,12 +176,14 @@ def confused(self: Task) -> tuple[str, ...]:
     "Names of what `confusion` counts."
     return ('absent', 'present') if self.kind == 'multilabel' else self.classes
 
+# %% ../../nbs/scores/02_tasks.ipynb #477d75bf
 @patch
 def right(self: Task, labels: Sequence, decisions: Sequence) -> np.ndarray:  # as tables have them -> (n,)
     "Share of each example's outputs that were decided rightly: 0 or 1 where there is one label."
     same = np.asarray(self.labels(labels)) == np.asarray(self.labels(decisions))
     return same.reshape(len(same), -1).mean(1)
 
+# %% ../../nbs/scores/02_tasks.ipynb #298eca94
 @patch(as_prop=True)
 def halves(self: Task) -> np.ndarray:
     "Thresholds where none was chosen: one half an output, none for classes that exclude each other."
@@ -206,6 +209,7 @@ def log_loss(self: Task,
         cost = -np.log(np.where(truth == 1, p, 1 - p)).mean(1)
     return float(np.average(cost, weights=weights)) if len(cost) else float('nan')
 
+# %% ../../nbs/scores/02_tasks.ipynb #0115d2e1
 def task_of(place: Workspace) -> Task:
     "Task that stage 0 stored with a corpus; raises as `Workspace.about` does."
     said = place.about.get('task')
