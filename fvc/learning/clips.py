@@ -142,9 +142,7 @@ class ClipInput(Input):
     def read(self, row, state, draw=None, view=None):
         (place, cfg, cache), key = state, (*(row[k] for k in KEY), view or 0)
         clip = cache.get(key)
-        if clip is None:
-            clip = self._decode(row, place, cfg, draw, view)
-            cache.put(key, clip)
+        if clip is None: cache.put(key, clip := self._decode(row, place, cfg, draw, view))
         found = dict(clip=draw.apply(clip) if draw else clip)
         if row['clip.frames'] < cfg.data.frames: found['mask'] = fresh_frames(row['clip.frames'], found['clip'].shape[1:])
         return found
