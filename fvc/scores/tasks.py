@@ -48,6 +48,34 @@ class Task:
         return _KINDS[self.kind][1]
     def to_dict(self) -> dict: return dict(kind=self.kind, classes=list(self.classes))
 
+# %% ../../nbs/scores/02_tasks.ipynb #d961cd2b
+@patch
+def spelt(self: Task,
+          text: str | None,  # as a table or folder states it; None where nothing is stated
+         ) -> str | None:    # names of classes as the task spells them; what is none of them in lower case
+    "Label text in one spelling, so that texts can be compared."
+    if text is None: return None
+    known = {name.lower(): name for name in self.classes}
+    if self.kind != 'multilabel': return known.get(text.strip().lower(), text.strip().lower())
+    names = {known.get(part.strip().lower(), part.strip().lower()) for part in text.split(';') if part.strip()}
+    return ';'.join(sorted(names))
+
+@patch
+def number(self: Task, text: str | None) -> int | list[int] | None:
+    "Label of a text: a class's number, or 0 and 1 for every class; None where the text states no label of the task."
+    if text is None: return None
+    names = self.spelt(text).split(';') if self.kind == 'multilabel' else [self.spelt(text)]
+    if any(name not in self.classes for name in names if name or self.kind != 'multilabel'): return None
+    return [int(name in names) for name in self.classes] if self.kind == 'multilabel' else self.classes.index(names[0])
+
+# %% ../../nbs/scores/02_tasks.ipynb #24aff46a
+@patch(cls_method=True)
+def of(cls: Task,
+       place,  # a workspace that stage 0 has set up
+      ) -> Task:
+    "Task that a collection states; errors as `Workspace.about`."
+    return cls(**place.about.get('task', {}))
+
 # %% ../../nbs/scores/02_tasks.ipynb #c82bcfba
 @patch
 def labels(self: Task, column: Sequence) -> np.ndarray:  # labels of a table -> (n,) int, or (n, K) int for several labels
@@ -73,6 +101,14 @@ def scores(self: Task, logits: np.ndarray) -> np.ndarray:  # (n, outputs) -> (n,
     if self.kind != 'multiclass': return np.exp(-np.logaddexp(0, -logits))
     raised = np.exp(logits - logits.max(1, keepdims=True))
     return raised / raised.sum(1, keepdims=True)
+
+# %% ../../nbs/scores/02_tasks.ipynb #6bc98273
+@patch
+def counted(self: Task, column: Sequence) -> dict[str, int]:  # labels of a table -> class name: rows
+    "Rows of every class."
+    labels = self.labels(column)
+    hits = labels if self.kind == 'multilabel' else labels[:, None] == np.arange(len(self.classes))
+    return dict(zip(self.classes, hits.sum(0).tolist()))
 
 # %% ../../nbs/scores/02_tasks.ipynb #871786df
 @patch
