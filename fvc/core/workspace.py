@@ -168,9 +168,10 @@ def corpus_line(self: Workspace) -> str:
 # %% ../../nbs/core/07_workspace.ipynb #61a3e787
 @patch
 def require_videos(self: Workspace, stage: int) -> Workspace: # itself
-    "Workspace of videos; raises ValueError where a stage that decodes videos is asked of pictures, else as `about` does."
-    if self.about.get('media', 'videos') == 'videos': return self
-    raise ValueError(f'{self} holds {self.about["media"]}, and stage {stage} is for videos: train a model with the input image, which reads the index directly')
+    "Workspace of videos, as one without a description is; raises ValueError where a stage that decodes videos is asked of pictures."
+    media = self.about.get('media', 'videos') if self.corpus.is_file() else 'videos'
+    if media == 'videos': return self
+    raise ValueError(f'{self} holds {media}, and stage {stage} is for videos: train a model with the input image, which reads the index directly')
 
 # %% ../../nbs/core/07_workspace.ipynb #d5d6417f
 @patch

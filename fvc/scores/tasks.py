@@ -110,6 +110,13 @@ def counted(self: Task, column: Sequence) -> dict[str, int]:  # labels of a tabl
     hits = labels if self.kind == 'multilabel' else labels[:, None] == np.arange(len(self.classes))
     return dict(zip(self.classes, hits.sum(0).tolist()))
 
+# %% ../../nbs/scores/02_tasks.ipynb #4e4efd67
+@patch
+def shares(self: Task, labels: np.ndarray) -> np.ndarray:  # (n,) or (n, K) -> (outputs,)
+    "Share of rows that have each class; binary: that are fake. What a majority floor scores every example with."
+    counts = np.array(list(self.counted(labels).values()))
+    return counts[-self.outputs:] / max(len(labels), 1)
+
 # %% ../../nbs/scores/02_tasks.ipynb #871786df
 @patch
 def from_proba(self: Task,
