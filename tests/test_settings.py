@@ -277,6 +277,13 @@ def set_up(place, words):
         return linked, Workspace(Path(folder)).near_duplicates.exists(), index.select('status', 'prefix', 'frames').rows()
 
 
+@observes(stages__setup__task='multilabel', stages__setup__fake_label='real')
+def asked(place, words):
+    with tempfile.TemporaryDirectory() as folder, patch.object(stage, 'process', here):
+        index = setup(place.root.parent / 'folder', folder, f'split.n_splits=2 stages.setup.near_duplicates=false {words}')
+        return index['label'].to_list()
+
+
 @observes(stages__setup__recut='true')
 def cut_anew(place, words):
     with tempfile.TemporaryDirectory() as folder, patch.object(stage, 'process', here):

@@ -43,6 +43,8 @@ class SetupStage:
     near_duplicates: bool = True  # decode a few frames of every video and group those that show the same footage
     recut: bool = at(False, local=True)  # cut the folds anew although a fold table exists
     use_prefix: bool = False  # use what decodes of a damaged video, flagged, instead of failing it
+    task: Optional[str] = at(None, choices=('binary', 'multiclass', 'multilabel'))  # what is asked of every video; null: as the source states it
+    fake_label: Optional[str] = None  # the label or folder that means fake, where it is called otherwise: the other one is real
     max_ratio: int = at(200, 2, local=True)  # refuse an archive member that unpacks to more than this many times its size
     max_gigabytes: float = at(2000.0, 0.001, local=True)  # refuse archives that unpack to more
 

@@ -34,7 +34,8 @@ def read_table(path: str | Path, # .arrow, .parquet or .csv
 def _read_csv(path):
     import polars as pl
     names = pl.read_csv(path, n_rows=0).columns
-    return pl.read_csv(path, infer_schema_length=None, schema_overrides={n: pl.String for n in TEXT_COLUMNS if n in names})
+    text = {n: pl.String for n in names if n in TEXT_COLUMNS or n.startswith('user_')}  # a user's own columns stay as they were written
+    return pl.read_csv(path, infer_schema_length=None, schema_overrides=text)
 
 # %% ../../nbs/core/06_table.ipynb #87279085
 def write_table(frame, # polars.DataFrame

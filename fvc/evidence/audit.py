@@ -17,6 +17,7 @@ from .floors import NUMBERS, WORDS, forest, cross_validate, metadata_floor, meta
 from .integrity import Finding, audit_integrity
 from ..scores.intervals import Interval, group_bootstrap
 from ..scores.plots import plot_leaderboard
+from ..scores.tasks import Task
 from ..corpus.splits import look_alikes, read_parts, refuse_unknown
 
 # %% ../../nbs/evidence/04_audit.ipynb #8772a640
@@ -88,9 +89,10 @@ def shortcut_scores(place: Workspace,
                     ) -> dict[str, Interval]:  # 'all metadata' and each column alone -> AUC
     "How well metadata predicts the label, together and column by column; columns with one value are left out."
     rows, columns = metadata_rows(place, opened=any_opened(place))
-    scores = {'all metadata': group_bootstrap(cross_validate(forest, rows, columns), 'auc', draws)}
+    task = Task.of(place)
+    scores = {'all metadata': group_bootstrap(cross_validate(forest, rows, columns, task=task), 'auc', draws)}
     for name, own in tqdm(metadata_columns(columns).items(), desc='shortcuts', unit='column', delay=2):
-        if rows.select(own).unique().height > 1: scores[name] = group_bootstrap(cross_validate(lambda: forest(100), rows, own), 'auc', draws)
+        if rows.select(own).unique().height > 1: scores[name] = group_bootstrap(cross_validate(lambda: forest(100), rows, own, task=task), 'auc', draws)
     return scores
 
 # %% ../../nbs/evidence/04_audit.ipynb #29b60f6b

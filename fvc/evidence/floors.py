@@ -17,7 +17,7 @@ from ..core.workspace import Workspace
 from ..learning.rows import feature_columns, load_rows
 from ..scores.intervals import permuted_labels
 from ..scores.metrics import fold_auc
-from ..scores.tasks import Task, task_of
+from ..scores.tasks import Task
 from ..core.registry import get
 
 # %% ../../nbs/evidence/02_floors.ipynb #6aeb203c
@@ -26,11 +26,11 @@ def cross_validate(make: Callable, # gives an unfitted classifier
                    columns: list[str], # what the classifier sees
                    labels: np.ndarray | None = None, # (rows,) labels instead of the rows' own
                    folds: np.ndarray | None = None, # (rows,) folds instead of the rows' own
-                   task: Task = Task(), # what labels mean
-                  ) -> pl.DataFrame: # predictions of the originals: video_id, group, label, score, fold
+                   task: Task = Task(), # what the labels mean
+                  ) -> pl.DataFrame: # predictions of the originals: video_id, group, label, score, fold; score a list where there are several outputs
     "Out-of-fold scores of a classifier; a fold whose training rows have one class only raises ValueError."
     x, original = rows.select(columns).to_numpy(), (rows['variant'] == 'original').to_numpy()
-    y = task.labels(rows['label']) if labels is None else labels
+    y = task.labels(rows['label'].to_list() if labels is None else labels)
     fold = rows['fold'].to_numpy() if folds is None else folds
     score = np.full((len(y), task.outputs), np.nan)
     for k in np.unique(fold):
@@ -38,9 +38,10 @@ def cross_validate(make: Callable, # gives an unfitted classifier
         if not val.any(): continue # folds cut by row may hold copies only
         if len(np.unique(y[train], axis=0)) < 2: raise ValueError(f'fold {k}: the training rows have one class only')
         fitted = make().fit(x[train], y[train])
-        score[val] = task.from_proba(fitted.predict_proba(x[val]), getattr(fitted, 'classes_', None))
-    named = rows.select('video_id', 'variant', 'group').with_columns(
-        label=pl.Series(y.tolist()), score=pl.Series(task.column(score)), fold=pl.Series(fold, dtype=pl.Int8))
+        score[val] = task.from_proba(fitted.predict_proba(x[val]), fitted.classes_)
+    label = pl.Series(y.tolist(), dtype=pl.Int8 if y.ndim == 1 else pl.List(pl.Int8))
+    shown = pl.Series(score[:, 0]) if task.outputs == 1 else pl.Series(score.tolist(), dtype=pl.List(pl.Float64))
+    named = rows.select('video_id', 'variant', 'group').with_columns(label=label, score=shown, fold=pl.Series(fold, dtype=pl.Int8))
     return named.filter(pl.Series(original))
 
 # %% ../../nbs/evidence/02_floors.ipynb #7778dca1
@@ -65,13 +66,14 @@ def forest(trees: int = 300): # an unfitted classifier
 
 def metadata_floor(place: Workspace) -> pl.DataFrame: # predictions
     "Out-of-fold predictions of a random forest that sees metadata only."
-    return cross_validate(forest, *metadata_rows(place), task=task_of(place))
+    return cross_validate(forest, *metadata_rows(place), task=Task.of(place))
 
 def majority_floor(place: Workspace) -> pl.DataFrame: # predictions
-    "Every video gets the share of each class (of fakes) among the training videos of its fold."
-    folds, task = place.read_folds(), task_of(place)
-    marks, fold = task.as_scores(task.labels(folds['label'])), folds['fold'].to_numpy()
-    return folds.with_columns(score=pl.Series(task.column(np.stack([marks[fold != k].mean(0) for k in fold]))))
+    "Every video gets the share of fakes, or of each class, among the training videos of its fold."
+    folds, task = place.read_folds(), Task.of(place)
+    label, fold = task.labels(folds['label'].to_list()), folds['fold'].to_numpy()
+    share = {k: task.shares(label[fold != k]).tolist() for k in np.unique(fold)}
+    return folds.with_columns(score=pl.Series([share[k] if task.outputs > 1 else share[k][0] for k in fold]))
 
 # %% ../../nbs/evidence/02_floors.ipynb #5ff79370
 def permutation_aucs(rows: pl.DataFrame, # feature rows of all variants, with label, group and fold
@@ -80,6 +82,7 @@ def permutation_aucs(rows: pl.DataFrame, # feature rows of all variants, with la
                      grouped: bool = True, # False: folds cut by row, to show what a leak looks like
                      seed: int = 0,
                      make: Callable | None = None, # default: the logistic regression of 5a
+                     task: Task = Task(), # what the labels mean
                     ) -> np.ndarray: # (draws,) AUC, pairs within folds, every video the same weight
     "AUC of a table model under permuted labels; draws for which a fold lacks a class are drawn again."
     make, rng = make or (lambda: get('logistic_regression')), np.random.default_rng(seed)
@@ -87,11 +90,11 @@ def permutation_aucs(rows: pl.DataFrame, # feature rows of all variants, with la
     while len(found) < draws:
         tries += 1
         if tries > 20 * draws + 100: raise ValueError('permutations leave folds with one class only: there are too few groups')
-        labels = permuted_labels(rows['label'].to_numpy(), rows['group'].to_numpy(), 1, int(rng.integers(2**31)))[0]
+        labels = permuted_labels(task.labels(rows['label'].to_list()), rows['group'].to_numpy(), 1, int(rng.integers(2**31)))[0]
         fold = rows['fold'].to_numpy() if grouped else rng.integers(1, int(rows['fold'].max()) + 1, rows.height)
-        if any(len(np.unique(labels[fold != k])) < 2 for k in np.unique(fold)): continue
-        pred = cross_validate(make, rows, columns, labels, fold)
-        auc = fold_auc(*(pred[c].to_numpy() for c in ('label', 'score', 'fold')))
+        if any(len(np.unique(labels[fold != k], axis=0)) < 2 for k in np.unique(fold)): continue
+        pred = cross_validate(make, rows, columns, labels, fold, task)
+        auc = fold_auc(*(np.array(pred[c].to_list()) for c in ('label', 'score', 'fold')))
         if np.isnan(auc): continue
         found.append(float(auc))
         bar.update()

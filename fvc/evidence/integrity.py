@@ -14,6 +14,8 @@ import polars as pl
 
 from ..core.config import StagesConfig
 from ..core.workspace import Workspace
+from ..corpus.statements import is_picture
+from ..video.photographs import PictureError, probe_photograph
 from ..video.probe import VideoError, probe
 from ..engine.per_video import run_stage
 from ..core.files import TEMPORARY, file_sha256
@@ -41,10 +43,10 @@ def fault(file: Path,
     size = file.stat().st_size
     if row['bytes'] is not None and size != row['bytes']: return f'{size:,} bytes, {row["bytes"]:,} recorded'
     if row['sha256'] is not None and file_sha256(file) != row['sha256']: return 'other content than recorded (SHA-256)'
-    try: seen = probe(file)
-    except VideoError as e: return str(e)
+    try: seen = probe_photograph(file) if is_picture(file.name) else vars(probe(file))
+    except (VideoError, PictureError) as e: return str(e)
     for name in ('frames', 'width', 'height'):
-        if row[name] is not None and getattr(seen, name) != row[name]: return f'{getattr(seen, name)} {name}, {row[name]} recorded'
+        if row[name] is not None and seen[name] != row[name]: return f'{seen[name]} {name}, {row[name]} recorded'
     return None
 
 def check_files(item: dict) -> list[dict]:

@@ -17,7 +17,7 @@ from ..scores.plots import plot_cv_fold_comparison, plot_leaderboard, plot_permu
 from ..core.registry import get, nearest, spec_of
 from ..learning.runs import FoldResult, Run, finished_runs
 from ..scores.metrics import group_weights
-from ..scores.tasks import Task, task_of
+from ..scores.tasks import Task
 
 # %% ../../nbs/6_report.ipynb #b4837865
 def as_decided(pred: pl.DataFrame, task: Task) -> pl.DataFrame:
@@ -50,7 +50,7 @@ def leaderboard(data: str = '', # the workspace
 
     Accuracy is that of a run's decisions, each fold at its own threshold; floors decide at one half."""
     place = Workspace.find(data).require()
-    task, labelled, lines = task_of(place), place.read_folds().height, []
+    task, labelled, lines = Task.of(place), place.read_folds().height, []
     for run in finished_runs(place):
         folds = run.folds
         each = np.array([f.metrics[f'val_{task.headline}'] for f in folds])
@@ -72,7 +72,7 @@ def compare_runs(a: str, b: str, # model or model@name
 
     Rankings (auc, ap) compare scores, all else the decisions, each fold's at its own threshold."""
     place = Workspace.find(data)
-    task, known = task_of(place), [run.name for run in finished_runs(place)]
+    task, known = Task.of(place), [run.name for run in finished_runs(place)]
     a, b, metric = Run(place, a).name, Run(place, b).name, metric or task.headline
     for run in (a, b):
         if run not in known: raise FileNotFoundError(f'no finished run {run!r} in {place}: {nearest(run, known) if known else "train one first"}')
@@ -86,7 +86,7 @@ def metadata_effect(data: str = '', # the workspace
                    ) -> dict: # AUC of 5a on signal columns, and with the columns that are metadata in disguise
     "What the columns marked as metadata add to logistic regression: a large step means that the corpus has a shortcut."
     place = Workspace.find(data)
-    rows, task = load_rows(place, 2), task_of(place)
+    rows, task = load_rows(place, 2), Task.of(place)
     return {name: str(group_bootstrap(cross_validate(lambda: get('logistic_regression'), rows, feature_columns(2, extra), task=task), 'auc'))
             for name, extra in (('signal columns', False), ('with metadata columns', True))}
 

@@ -19,7 +19,7 @@ from ..core.registry import Spec, get
 from ..core.table import table_metadata
 from ..core.workspace import Workspace
 from ..corpus.splits import Split, fit_rows, select_rows
-from ..scores.tasks import Task, task_of
+from ..scores.tasks import Task
 from .blocks import count_parameters
 from .checkpoints import CheckpointManager
 from .detector import Detector, Member, build, digest, embeddings, inputs_of, matrix, origin_of
@@ -50,7 +50,7 @@ def gather(spec: Spec, cfg: RunConfig, place: Workspace, split: Split, runs: lis
     rows = join_inputs(inputs, place, cfg, fold=split.fold, runs=list(runs))
     where = f'{place} ({", ".join(f"stage {s}" for s in all_stages(inputs, cfg)) or ", ".join(spec.inputs)})'
     rows = limit_variants(labelled(rows, place, where, cfg.data.permuted), cfg.data.variants)
-    return Material(spec, cfg, place, task_of(place), split, rows, list(runs))
+    return Material(spec, cfg, place, Task.of(place), split, rows, list(runs))
 
 def table_settings(place: Workspace, stages: list[int]) -> dict[str, dict]:
     "Settings that the tables were made with: what a new file must be looked at with."

@@ -21,13 +21,13 @@ from ..core.registry import Need, Spec, UnknownName, read_name, spec_of
 from ..core.table import read_table
 from ..core.workspace import Workspace
 from ..scores.metrics import group_weights
-from ..scores.tasks import Task, task_of
+from ..scores.tasks import Task
 from .detector import Detector, inputs_of, load_detector
 
 # %% ../../nbs/learning/16_runs.ipynb #29989dd2
 def resolve(spec: Spec, overrides: str | list[str] = '', place: Workspace | None = None) -> RunConfig:
     "Configuration of a run on a corpus; without one, of a binary task and the papers' profile."
-    corpus = dict(loss=task_of(place).loss) if place else {}
+    corpus = dict(loss=Task.of(place).loss) if place else {}
     if place and place.sample: corpus['profile'] = 'small'
     return compose(spec, overrides, corpus=corpus)
 

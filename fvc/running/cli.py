@@ -32,16 +32,16 @@ def _settings(p, words=True):
     if words: p.add_argument('overrides', nargs='*', metavar='key=value', help=OVERRIDES)
     p.add_argument('--config', default='', metavar='FILE', help='a YAML file of settings, laid under those of the command line')
 
-def _source(p, required):
-    p.add_argument('--source', metavar='DIR', required=required, help='folder with FVC1.zip … or with videos; only read')
+def _source(p, text):
+    p.add_argument('--source', metavar='DIR', help=text)
     p.add_argument('--password-file', default='', metavar='FILE', help="file whose first line is the archives' password")
 
 def _workers(p): p.add_argument('--workers', type=int, default=0, metavar='N', help='runs at the same time (default: one a core)')
 
 # %% ../../nbs/running/04_cli.ipynb #f6cbd338
 def _add_data_commands(commands):
-    p = _command(commands, 'setup', 'stage 0: index archives or a folder of videos', overrides=True)
-    _source(p, True)
+    p = _command(commands, 'setup', 'stage 0: index archives, or a folder of videos or pictures', overrides=True)
+    _source(p, 'folder with FVC1.zip …, with videos or with pictures; only read (default: the current folder, or its archive/)')
     p = _command(commands, 'stage', 'run one of the stages 1-4 over the workspace', overrides=True)
     p.add_argument('number', type=int, choices=(1, 2, 3, 4), metavar='N', help='1 augmentation, 2 features, 3 scaling, 4 scaled features')
     p.add_argument('--num-augmentations', type=int, metavar='N', help='stage 1: copies per video (default 10)')
@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = top.add_subparsers(dest='command', required=True, metavar='COMMAND')
     p = _command(commands, 'run', 'everything: index, stages 1-4, training on all folds, report', as_json=True)
-    _source(p, False)
+    _source(p, 'folder with FVC1.zip … or with videos; only read (default: what is indexed, else the built-in sample)')
     _workers(p)
     p.add_argument('--models', nargs='+', default=[], metavar='MODEL', help='models to train; key=value settings may follow')
     _settings(p)

@@ -18,7 +18,7 @@ from ..core.files import file_sha256
 from ..learning.detector import build, inputs_of
 from ..learning.inputs import all_stages
 from ..learning.runs import resolve, run_name, source_of, typed_run
-from ..scores.tasks import task_of
+from ..scores.tasks import Task
 from .notebooks import Outcome, Job, execute_all
 
 # %% ../../nbs/5_model_training.ipynb #37da9f83
@@ -50,7 +50,7 @@ def training_jobs(models: list[str], # names
         spec, own = typed_run(typed)
         cfg = resolve(spec, [*own, *words], place)
         make_split(cfg, place, folds[0])
-        build(spec, compose(spec, 'pretrained=false', saved=spec.tiny), task_of(place))  # what does not serve this corpus is said now
+        build(spec, compose(spec, 'pretrained=false', saved=spec.tiny), Task.of(place))  # what does not serve this corpus is said now
         runs[run_name(spec, cfg, place)] = spec, cfg, [*own, *words]
     jobs = [job for name in _in_order(runs, place) for job in _jobs_of(name, runs, folds, place)]
     return sorted(jobs, key=lambda t: t.parameters['fold'])

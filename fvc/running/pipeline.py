@@ -26,12 +26,18 @@ def stage_words(overrides: list[str]) -> list[str]:
     "The settings that the data stages read."
     return [w for w in overrides if w.startswith(('stages.', 'split.'))]
 
-def setup_workspace(source: str, data: str = '', overrides: list[str] = (), password_file: str = '') -> pl.DataFrame:
+def setup_workspace(source: str | None, # None: the current folder, or its `archive/`, where it holds a source
+                    data: str = '', overrides: list[str] = (), password_file: str = '') -> pl.DataFrame:
     "Stage 0: index `source` into the workspace."
     from fvc.corpus.archives import archive_password
+    from fvc.corpus.sources import default_source
     from fvc.stages.setup import setup
+    if source is None:
+        source = default_source()
+        print(f'source: {source}')
     return setup(source, data, ' '.join(map(shlex.quote, stage_words(overrides))), archive_password(password_file) if password_file else None)
 
+# %% ../../nbs/running/03_pipeline.ipynb #a185e7fb
 def run_one_stage(number: int, # 1 to 4
                   data: str = '', overrides: list[str] = (),
                   shard: str = '1/1', # 'i/n': the i-th of n shares
@@ -42,7 +48,7 @@ def run_one_stage(number: int, # 1 to 4
     from fvc.stages.scaled_features import stage4_extract_scaled_features
     from fvc.stages.scaling import stage3_scale_videos
     compose(None, stage_words(overrides))  # what is misspelt is said first
-    place = Workspace.find(data).require()
+    place = Workspace.find(data).require().require_videos(number)
     stage = (stage1_augment_videos, stage2_extract_features, stage3_scale_videos, stage4_extract_scaled_features)[number - 1]
     return stage(place, stage_words(overrides), parse_shard(shard))
 

@@ -152,17 +152,17 @@ def paired_comparison(
 
 # %% ../../nbs/scores/03_intervals.ipynb #4eaa08a7
 def permuted_labels(
-    labels: np.ndarray,  # (n,) integer labels
+    labels: np.ndarray,  # (n,) integer labels, or (n, K) of 0 and 1
     groups: np.ndarray,  # (n,) group of each row
     n: int = 200,  # draws
     seed: int = 0,  # of the draws
-) -> np.ndarray:  # (n, rows) int8
-    "Labels dealt to groups by chance. Raises ValueError when the groups are too few to hold two classes."
+) -> np.ndarray:  # (n, rows) int8, or (n, rows, K)
+    "Labels dealt to groups by chance; several labels of a row stay together. Raises ValueError when the groups are too few to hold two classes."
     labels, (_, codes, sizes) = np.asarray(labels), np.unique(groups, return_inverse=True, return_counts=True)
-    values = np.unique(labels)
-    shares = np.array([np.bincount(codes, labels == v, len(sizes)) / sizes for v in values]).mean(1)
+    values, which = np.unique(labels, axis=0, return_inverse=True)
+    shares = np.array([np.bincount(codes, which == v, len(sizes)) / sizes for v in range(len(values))]).mean(1)
     dealt = values[np.searchsorted(shares.cumsum() - 1e-9, (np.arange(len(sizes)) + .5) / len(sizes))]
-    if len(np.unique(dealt)) < 2: raise ValueError(f'{len(sizes)} groups cannot be dealt two classes.')
+    if len(np.unique(dealt, axis=0)) < 2: raise ValueError(f'{len(sizes)} groups cannot be dealt two classes.')
     order = np.random.default_rng(seed).permuted(np.tile(np.arange(len(sizes)), (n, 1)), axis=1)
     return dealt[order][:, codes].astype(np.int8)
 
@@ -175,9 +175,12 @@ def permuted_folds(
     """One label a group by chance: the first draw that gives every fold both classes, and the other folds two groups of each.
 
     Raises ValueError when no draw does."""
-    label, (_, first, codes) = folds['label'].to_numpy(), np.unique(folds['group'].to_numpy(), return_index=True, return_inverse=True)
-    fold, classes = folds['fold'].to_numpy()[first], np.unique(label)
+    label, (_, first, codes) = np.array(folds['label'].to_list()), np.unique(folds['group'].to_numpy(), return_index=True, return_inverse=True)
+    fold, columns = folds['fold'].to_numpy()[first], label.reshape(len(label), -1)
+    states = [(c, value) for c in range(columns.shape[1]) for value in np.unique(columns[:, c])]  # each class, or each label given and not given
     for draw in permuted_labels(label, codes, tries, seed):
-        table = np.array([[(draw[first][fold == k] == c).sum() for c in classes] for k in np.unique(fold)])  # (folds, classes) groups
-        if table.min() > 0 and (table.sum(0) - table).min() > 1: return folds.with_columns(label=pl.Series(draw, dtype=pl.Int8))
+        dealt = draw[first].reshape(len(first), -1)
+        table = np.array([[(dealt[fold == k, c] == value).sum() for c, value in states] for k in np.unique(fold)])  # (folds, states) groups
+        if table.min() > 0 and (table.sum(0) - table).min() > 1:
+            return folds.with_columns(label=pl.Series(draw.tolist(), dtype=folds['label'].dtype if draw.ndim > 1 else pl.Int8))
     raise ValueError(f'{len(first)} groups are too few for permuted labels: a fold, or what is left to train on, keeps one class only.')

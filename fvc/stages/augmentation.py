@@ -216,7 +216,7 @@ def stage1_augment_videos(
     shard: tuple[int, int] = (1, 1)  # (i, n): the i-th of n shares
 ):  # polars.DataFrame, one row an original or copy
     "Write the copies of all videos and their table; raises FileNotFoundError before stage 0, DiskFull, UnknownName, StaleConfiguration on changed settings."
-    stages, place = compose(None, overrides).stages, Workspace.find(data)
+    stages, place = compose(None, overrides).stages, Workspace.find(data).require_videos(1)
     index, config = place.read_index(), asdict(stages.augmentation)
     kinds = set(variants(config['num_augmentations'], config['kinds']).values())
     own = {k: f for k, f in parts('filter').items() if k in kinds and f.__module__ != 'fvc.stages.augmentation'}

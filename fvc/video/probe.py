@@ -75,9 +75,10 @@ def missing_bytes(
 # %% ../../nbs/video/01_probe.ipynb #6d018d0a
 def impostor(
     path: str | os.PathLike,  # a file that did not open as a video
-    detail: str = ''  # what the demuxer said
+    detail: str = '',  # what the demuxer said
+    kind: str = 'video'  # what it was taken for
 ) -> str:  # what it is instead, to be put after its name
-    "Say in a few words why a file is not a readable video."
+    "Say in a few words why a file is not readable as what it was taken for."
     path = Path(path)
     if not path.is_file(): return 'is a folder' if path.is_dir() else 'does not exist'
     size, head = path.stat().st_size, path.open('rb').read(512)
@@ -91,7 +92,7 @@ def impostor(
             return f'has no moov atom (the index of an MP4): {how}'
     if head[:4] == b'\x1aE\xdf\xa3': return f'has a damaged or truncated Matroska header ({size:,} bytes)'
     if re.fullmatch(rb'[\t\n\r -~]+', head): return f'is a text file that begins {head[:40].decode()!r}'
-    return f'is no video in a format that is read here ({detail or "unknown content"})'
+    return f'is no {kind} in a format that is read here ({detail or "unknown content"})'
 
 # %% ../../nbs/video/01_probe.ipynb #7f9799fa
 CONTAINERS = ('mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,flv,live_flv,asf,ogg,rm,mxf,dv,nut,'
