@@ -267,7 +267,7 @@ def _unpacked(data, read):
 def _scores(estimator):
     "What an estimator says of eight rows of numbers between 0 and 1."
     rows = np.random.default_rng(0).random((8, getattr(estimator, 'n_features_in_', 1)))
-    say = next((getattr(estimator, n) for n in ('predict_proba', 'decision_function') if hasattr(estimator, n)), estimator.predict)
+    say = next(getattr(estimator, n) for n in ('predict_proba', 'decision_function', 'predict') if hasattr(estimator, n))
     return np.asarray(say(rows))
 
 def save_estimator(estimator, # a fitted classifier of scikit-learn or XGBoost, or a pipeline of them
