@@ -19,7 +19,7 @@ from .inputs import Input
 from .rows import KEY
 from .runs import Run
 
-# %% ../../nbs/learning/17_run_scores.ipynb #73a099dd
+# %% ../../nbs/learning/17_run_scores.ipynb #53cd3414
 def member_scores(
     runs: list[Run],
     fold: int
@@ -34,7 +34,7 @@ def member_scores(
         table = mine if table is None else table.join(mine, on=KEY, how='inner', maintain_order='left')
     return table
 
-# %% ../../nbs/learning/17_run_scores.ipynb #fbf3eff9
+# %% ../../nbs/learning/17_run_scores.ipynb #dd1a3366
 @register_input('scores')
 class ScoresInput(Input):
     "Scores of other runs: `scores` (members * outputs,) float64."
@@ -62,20 +62,22 @@ class ScoresInput(Input):
         return found
 
 def members_of(cfg: RunConfig) -> tuple[Need, ...]:  # for `Spec.needs`
-    "Runs that `model.members` names."
-    return tuple(Need(name) for name in cfg.model.members)
+    "Runs that `model.members` names; of two inner parts, so that what is fitted on the scores of one is judged by those of the other."
+    return tuple(Need(name, inner=2) for name in cfg.model.members)
 
-# %% ../../nbs/learning/17_run_scores.ipynb #257e89e4
+# %% ../../nbs/learning/17_run_scores.ipynb #714a2ce0
 class SoftVote(ClassifierMixin, BaseEstimator):
-    "Mean of the members' scores, class by class; nothing is learnt but how many classes there are."
+    "Soft vote: the mean of the members' scores, output by output; nothing is learnt."
+    def __init__(self, outputs: int = 1):  # of the task, so many columns a member
+        self.outputs = outputs
+
     def fit(self, x: np.ndarray, y: np.ndarray):  # (n, members * outputs), (n,) or (n, K)
-        y = np.asarray(y)
-        self.several_ = y.ndim > 1
-        self.classes_ = np.array([0, 1]) if self.several_ else np.unique(y)
-        outputs = y.shape[1] if self.several_ else 1 if len(self.classes_) == 2 else len(self.classes_)
-        self.outputs_, self.n_features_in_ = (outputs if x.shape[1] % outputs == 0 else 1), x.shape[1]
+        "Raises ValueError where the columns are not so many for each member."
+        if x.shape[1] % self.outputs: raise ValueError(f'{x.shape[1]} columns of scores are not {self.outputs} for each member')
+        self.several_, self.n_features_in_ = np.ndim(y) > 1, x.shape[1]
+        self.classes_ = np.arange(max(2, self.outputs))
         return self
 
     def predict_proba(self, x: np.ndarray) -> np.ndarray:  # (n, classes); (n, K) for several labels
-        mean = np.asarray(x, float).reshape(len(x), -1, self.outputs_).mean(1)
-        return np.hstack([1 - mean, mean]) if self.outputs_ == 1 and not self.several_ else mean
+        mean = np.asarray(x, float).reshape(len(x), -1, self.outputs).mean(1)
+        return np.hstack([1 - mean, mean]) if self.outputs == 1 and not self.several_ else mean
