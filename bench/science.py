@@ -22,7 +22,7 @@ def measure_corpus(seed: int,  # of the corpus
     from fvc.running.experiment import run_fold
     from fvc.evidence.floors import metadata_floor
     from fvc.scores.intervals import group_bootstrap
-    from fvc.learning.results import run_predictions
+    from fvc.learning.runs import Run
     from fvc.corpus.sample import SAMPLE_PASSWORD, make_sample
     from fvc.stages.augmentation import stage1_augment_videos
     from fvc.stages.features import stage2_extract_features
@@ -37,8 +37,8 @@ def measure_corpus(seed: int,  # of the corpus
         stage2_extract_features(str(place))
         corpus = Workspace(place).require()
         folds = sorted(corpus.read_folds()['fold'].unique())
-        results = [run_fold('logistic_regression', int(fold), str(place)) for fold in folds]
-        pred = run_predictions(corpus.run('logistic_regression'))
+        results = [run_fold('logistic_regression', int(fold), str(place), 'variant=stage2') for fold in folds]
+        pred = Run(corpus, results[0].run).predictions()
         auc, floor = (group_bootstrap(p, 'auc', n=2).value for p in (pred, metadata_floor(corpus)))
     return dict(auc=auc, floor=floor, videos=len(pred), folds=len(results), seconds=round(time.time() - began))
 

@@ -151,7 +151,7 @@ def test_archive_that_climbs_out(archives, tmp_path):
 
 def test_everything_in_one_command_twice(folder, tmp_path):
     words = ['run', '--source', folder, '--data', tmp_path / 'w', '--json', '--models', 'logistic_regression', 'naive_cnn', 'profile=small',
-             'split.n_splits=2', 'data.frames=2', 'data.side=32', 'training.epochs=1', 'stages.augmentation.num_augmentations=1']
+             'split.n_splits=2', 'data.frames=2', 'data.size=32', 'training.epochs=1', 'stages.augmentation.num_augmentations=1']
     code, out, err = fvc(*words, OMP_NUM_THREADS='1')
     assert code == 0, err[-2000:]
     board = sorted((row['run'].split('@')[0], row['kind']) for row in json.loads(out))

@@ -7,19 +7,19 @@ import polars as pl
 import pytest
 from conftest import write_clip
 from fvc.core.workspace import Workspace
-from fvc.learning.clips import feature_columns, load_rows
+from fvc.learning.rows import feature_columns, load_rows
 from fvc.running.experiment import make_split, run_fold
 from fvc.evidence.floors import permutation_aucs
 from fvc.video.frames import pick_frames
 from fvc.corpus.near_duplicates import FINGERPRINT, fingerprint, near_duplicate_pairs
 from fvc.core.registry import spec_of
-from fvc.learning.results import resolve
+from fvc.learning.runs import resolve
 from fvc.corpus.scenes import encode
 from fvc.corpus.splits import LeakageError, Split, cut_folds
 from fvc.stages.setup import setup
 from fvc.core.table import StaleConfiguration, read_table, table_metadata, write_table
 
-WORDS = 'profile=small split.n_splits=2 experiment.mlflow=false data.frames=2 data.side=32 training.epochs=2'
+WORDS = 'profile=small split.n_splits=2 experiment.mlflow=false data.frames=2 data.size=32 training.epochs=2'
 TABLE = 'split.n_splits=2 experiment.mlflow=false'
 
 
@@ -64,24 +64,25 @@ def same(a, b):
 def test_labels_of_the_validation_fold_change_no_weight(copy, model, words):
     before = run_fold(model, 1, str(copy), words)
     old = weights(before)
-    threshold = before.facts['threshold']
+    thresholds = before.facts['thresholds']
     shutil.rmtree(copy / 'stage5')
     flip = (pl.col('fold') == 1)
     rewrite(copy / 'folds.arrow', lambda t: t.with_columns(label=pl.when(flip).then(1 - pl.col('label')).otherwise('label')))
     after = run_fold(model, 1, str(copy), words)
-    assert same(old, weights(after)) and after.facts['threshold'] == threshold
+    assert same(old, weights(after)) and after.facts['thresholds'] == thresholds
     assert after.metrics['val_auc_by_video'] == pytest.approx(1 - before.metrics['val_auc_by_video'])
 
 
 def test_poisoned_validation_features_change_nothing_fitted(copy):
     before = run_fold('logistic_regression', 1, str(copy), TABLE)
-    old, threshold, scores = weights(before), before.facts['threshold'], before.predictions['score']
+    old, thresholds, scores = weights(before), before.facts['thresholds'], before.predictions['score']
     shutil.rmtree(copy / 'stage5')
     held = read_table(copy / 'folds.arrow').filter(pl.col('fold') == 1)['video_id'].to_list()
-    poison = [pl.when(pl.col('video_id').is_in(held)).then(1e9).otherwise(c).alias(c) for c in feature_columns(2)]
-    rewrite(copy / 'features_stage2' / 'features_metadata.arrow', lambda t: t.with_columns(poison))
+    for stage in (2, 4):
+        poison = [pl.when(pl.col('video_id').is_in(held)).then(1e9).otherwise(c).alias(c) for c in feature_columns(stage)]
+        rewrite(Workspace(copy).table(stage), lambda t: t.with_columns(poison))
     after = run_fold('logistic_regression', 1, str(copy), TABLE)
-    assert same(old, weights(after)) and after.facts['threshold'] == threshold
+    assert same(old, weights(after)) and after.facts['thresholds'] == thresholds
     assert not np.array_equal(scores, after.predictions['score'])
 
 

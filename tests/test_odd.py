@@ -16,11 +16,12 @@ from av.stream import Disposition
 from conftest import write_clip
 from fvc.core.workspace import Workspace
 from fvc.running import pipeline
-from fvc.learning.clips import ClipDataset, load_rows
+from fvc.core.config import compose
+from fvc.learning.clips import ClipInput
+from fvc.learning.examples import Examples
 from fvc.forensics.signals import feature_names
 from fvc.video.frames import iter_frames, pick_frames
 from fvc.video.probe import VideoError, probe
-from fvc.core.registry import Clip
 from fvc.stages.setup import setup
 from fvc.video.frame_planes import even_size, look
 from odd_files import BROKEN, EXPECTED, REFUSED, UNCOUNTED, VIDEOS
@@ -177,10 +178,17 @@ def test_one_frame_and_less_than_a_second_are_padded(clips, tmp_path):
         assert len(tables[number]) == 16 and set(tables[number]['status']) == {'ok'}, tables[number]
     assert tables[4].select(pl.any_horizontal(pl.col(feature_names(4, include_metadata=False)).is_null()).sum()).item() == 0
     place = Workspace(tmp_path / 'work')
-    rows = load_rows(place, 3)
-    clip = ClipDataset(rows.filter(video_id=ids['derived_one_frame.mp4'], variant='original'), place, Clip(16, 32))[0]['clip']
+
+    def example(name, frames):
+        cfg = compose('naive_cnn', f'data.frames={frames} data.size=32')
+        rows = ClipInput().rows(place, cfg).filter(video_id=ids[name], variant='original')
+        return Examples(rows, [ClipInput()], place, cfg)[0][0]
+
+    read = example('derived_one_frame.mp4', 16)
+    clip = read['clip'].float() / 255
     assert clip.shape == (3, 16, 32, 32) and (clip == clip[:, :1]).all() and clip.std() > 0.01
-    clip = ClipDataset(rows.filter(video_id=ids['decord__video_180.mov'], variant='original'), place, Clip(6, 32))[0]['clip']
+    assert read['mask'][:, 0, 0].tolist() == [1] + [0] * 15, 'one frame is new, the others are it again'
+    clip = example('decord__video_180.mov', 6)['clip']
     assert (clip[:, 0] == clip[:, 1]).all() and (clip[:, 0] != clip[:, -1]).any()
 
 

@@ -3,13 +3,15 @@ import numpy as np
 import polars as pl
 import pytest
 from fvc.running.experiment import make_split
-from fvc.learning.fitting import training_rows
+from fvc.learning.fitting import gather
+from fvc.learning.rows import feature_columns
 from fvc.scores.intervals import permuted_folds
 from fvc.core.registry import spec_of
-from fvc.learning.results import resolve
+from fvc.learning.runs import resolve
 from fvc.corpus.splits import kfold_split
+from fvc.core.files import write_json
 from fvc.core.table import write_table
-from fvc.core.workspace import Workspace
+from fvc.core.workspace import FORMAT, Workspace
 
 SEEDS = (None, 0, 1, 2)
 
@@ -23,14 +25,15 @@ def place(tmp_path_factory):
     write_table(rows, place.folds, {})
     write_table(rows.select('video_id', sha256=pl.col('video_id')), place.index)
     copies = pl.concat([rows.select('video_id', variant=pl.lit(v), status=pl.lit('ok')) for v in ('original', 'flip')])
-    write_table(copies, place.table(2), {})
+    write_table(copies.with_columns(pl.lit(0.5).alias(c) for c in feature_columns(2)), place.table(2), {})
+    write_json(place.corpus, dict(format=FORMAT))
     return place, rows
 
 
 @pytest.fixture(scope='module')
 def settings():
     spec = spec_of('logistic_regression')
-    return {s: resolve(spec, 'split.n_splits=2' + ('' if s is None else f' data.permuted={s}')) for s in SEEDS}
+    return {s: resolve(spec, 'split.n_splits=2 variant=stage2' + ('' if s is None else f' data.permuted={s}')) for s in SEEDS}
 
 
 def labels(rows):
@@ -39,7 +42,7 @@ def labels(rows):
 
 def test_every_seed_permutes_the_labels_of_the_rows(place, settings):
     place, true = place
-    served = {s: training_rows(place, 2, cfg) for s, cfg in settings.items()}
+    served = {s: gather(spec_of('logistic_regression'), cfg, place, make_split(cfg, place, 1)).rows for s, cfg in settings.items()}
     assert labels(served[None]) == labels(true), 'without a seed the labels are the true ones'
     for seed in SEEDS[1:]:
         assert labels(served[seed]) == labels(permuted_folds(true, seed)) != labels(true), seed

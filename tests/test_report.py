@@ -4,12 +4,14 @@ import shutil
 import numpy as np
 import polars as pl
 import pytest
-from fvc.learning.clips import feature_columns, load_rows
+from fvc.core.config import compose
+from fvc.learning.detector import inputs_of
+from fvc.learning.rows import feature_columns, load_rows
 from fvc.evidence.floors import cross_validate, majority_floor, metadata_floor
 from fvc.scores.intervals import group_bootstrap, paired_comparison
-from fvc.core.registry import get
-from fvc.evidence.report import compare_runs, leaderboard, metadata_effect, runs_of, trained_on
-from fvc.learning.results import FoldResult, run_predictions
+from fvc.core.registry import get, spec_of
+from fvc.evidence.report import compare_runs, leaderboard, metadata_effect, trained_on
+from fvc.learning.runs import FoldResult, Run, finished_runs, source_of
 from fvc.core.files import write_json
 from fvc.core.table import read_table, table_metadata, write_table
 from fvc.core.workspace import FORMAT, Workspace
@@ -26,15 +28,16 @@ def videos(seed=0):
                              label=(group // 2 % 2).astype(np.int8), fold=(group % 2 + 1).astype(np.int8))), rng
 
 
-def finish(place, run, fold, rows, score, permuted=None, val_auc=.5, facts=None, cfg=None):
+def finish(place, run, fold, rows, score, permuted=None, val_auc=.5, facts=None, split=None):
     "A fold as `run_fold` leaves it."
     folder = place.run(run) / f'fold_{fold}'
     here = rows['fold'] == fold
-    pred = rows.with_columns(variant=pl.lit('original'), score=pl.Series(score)).filter(here)
-    write_table(pred.select('video_id', 'variant', 'group', 'label', 'score', 'fold'), folder / 'predictions.arrow',
-                dict(run=run, threshold=THRESHOLDS[fold]))
-    write_json(folder / 'config.json', dict(profile='small', data=dict(permuted=permuted, stage=2, frames=8, side=112) | (cfg or {})))
-    result = FoldResult(run, fold, folder, dict(val_auc=val_auc), dict(threshold=THRESHOLDS[fold], inner=dict(auc=.7)) | (facts or {}))
+    pred = rows.with_columns(variant=pl.lit('original'), score=pl.Series(score), threshold=pl.lit(THRESHOLDS[fold]), part=pl.lit('val')).filter(here)
+    pred = pred.with_columns(decision=(pl.col('score') >= THRESHOLDS[fold]).cast(pl.Int64))
+    write_table(pred.select('video_id', 'variant', 'group', 'label', 'score', 'decision', 'threshold', 'fold', 'part'), folder / 'predictions.arrow', dict(run=run))
+    write_json(folder / 'config.json', dict(profile='small', data=dict(permuted=permuted), split=split or dict(kind='kfold', n_splits=2)))
+    write_json(folder / 'about.json', dict(corpus='here', code='now'))
+    result = FoldResult(run, fold, folder, dict(val_auc=val_auc), dict(thresholds=[THRESHOLDS[fold]], inner=dict(auc=.7, chosen_by=.7)) | (facts or {}))
     result.save({})
     return result
 
@@ -43,7 +46,7 @@ def finish(place, run, fold, rows, score, permuted=None, val_auc=.5, facts=None,
 def place(tmp_path_factory):
     "Three runs and a permuted one; the first three videos were scored by one run only."
     place = Workspace(tmp_path_factory.mktemp('report'))
-    write_json(place.corpus, dict(format=FORMAT))
+    write_json(place.corpus, dict(format=FORMAT, data_hash='here'))
     rows, rng = videos()
     write_table(rows, place.folds, {})
     n = rows.height
@@ -60,7 +63,8 @@ def place(tmp_path_factory):
         finish(place, 'naive_cnn', k, scored, good, val_auc=auc, facts=dict(weights='from scratch'))
         finish(place, 'logistic_regression@weak', k, rows, rng.random(n), val_auc=.55 if k == 1 else float('nan'))
         finish(place, 'x3d@permuted', k, scored, rng.random(len(y)), permuted=0, val_auc=float('nan'), facts=dict(weights='kinetics'))
-    finish(place, 'onesided', 1, rows.with_columns(label=pl.lit(1, pl.Int8)), rng.random(n), val_auc=float('nan'))
+    finish(place, 'onesided', 1, rows.with_columns(label=pl.lit(1, pl.Int8)), rng.random(n), val_auc=float('nan'), split=dict(kind='holdout', n_splits=2))
+    finish(place, 'naive_cnn@half', 1, scored, y, val_auc=1.)
     write_json(place.run('begun') / 'fold_1' / 'config.json', dict(data=dict(permuted=None)))
     return place
 
@@ -72,13 +76,14 @@ def board(place):
 
 def decided(place, run):
     "Truth, decision at the fold's own threshold, weight of each video."
-    pred = run_predictions(place.run(run)).with_columns(size=pl.len().over('group'))
+    pred = Run(place, run).predictions().with_columns(size=pl.len().over('group'))
     said = [s >= THRESHOLDS[f] for s, f in pred.select('score', 'fold').iter_rows()]
     return pred['label'].to_numpy(), np.array(said), 1 / pred['size'].to_numpy()
 
 
 def test_runs_are_those_with_a_finished_fold(place, tmp_path):
-    assert runs_of(place) == ['logistic_regression@weak', 'naive_cnn', 'onesided', 'x3d@permuted'] and runs_of(Workspace(tmp_path)) == []
+    names = [run.name for run in finished_runs(place)]
+    assert names == ['logistic_regression@weak', 'naive_cnn', 'naive_cnn@half', 'onesided', 'x3d@permuted'] and finished_runs(Workspace(tmp_path)) == []
 
 
 def test_accuracy_is_what_each_fold_decides_at_its_own_threshold(place, board):
@@ -87,13 +92,13 @@ def test_accuracy_is_what_each_fold_decides_at_its_own_threshold(place, board):
         truth, said, weight = decided(place, run)
         own = accuracy_score(truth, said, sample_weight=weight)
         assert board[run]['acc'] == pytest.approx(own, abs=1e-12)
-        at_half[run] = own - group_bootstrap(run_predictions(place.run(run)), 'acc', 10).value
+        at_half[run] = own - group_bootstrap(Run(place, run).predictions(), 'acc', 10).value
     assert abs(at_half['naive_cnn']) > .1, 'else one half would do'
 
 
 def test_a_line_of_the_leaderboard(place, board):
     row = leaderboard(str(place)).row(by_predicate=pl.col('run') == 'naive_cnn', named=True)
-    pred = run_predictions(place.run('naive_cnn'))
+    pred = Run(place, 'naive_cnn').predictions()
     auc, video = group_bootstrap(pred, 'auc', 1000), group_bootstrap(pred, 'auc', 1000, weighting='video')
     assert (row['auc'], row['low'], row['high'], row['auc_by_video']) == (auc.value, auc.low, auc.high, video.value) and auc.value != video.value
     assert (row['folds'], row['groups'], row['videos'], row['weights']) == (2, 18, 63, 'from scratch')
@@ -105,8 +110,9 @@ def test_a_line_of_the_leaderboard(place, board):
 
 
 def test_the_best_stands_first_and_an_undefined_one_last(board):
-    assert list(board)[0] == 'naive_cnn' and list(board)[-1] == 'onesided'
-    aucs = np.array([r['auc'] for r in board.values()], float)
+    "A run of which folds are missing is no competitor, however good they are."
+    assert list(board)[0] == 'naive_cnn' and list(board)[-2:] == ['onesided', 'naive_cnn@half'] and board['naive_cnn@half']['auc'] == 1
+    aucs = np.array([r['auc'] for r in board.values()], float)[:-1]
     assert (np.diff(aucs[:-1]) <= 0).all() and np.isnan(aucs[-1])
 
 
@@ -117,7 +123,7 @@ def test_a_fold_without_an_auc_is_left_out_of_the_spread(board):
 
 def test_floors_are_called_floors(place, board):
     assert {run: r['kind'] for run, r in board.items()} == {
-        'naive_cnn': 'model', 'logistic_regression@weak': 'model', 'onesided': 'model', 'x3d@permuted': 'floor',
+        'naive_cnn': 'model', 'naive_cnn@half': 'part (1 of 2 folds)', 'logistic_regression@weak': 'model', 'onesided': 'model', 'x3d@permuted': 'floor',
         'metadata only': 'floor', 'majority class': 'floor'}
     for name, floor in (('metadata only', metadata_floor(place)), ('majority class', majority_floor(place))):
         assert (board[name]['auc'], board[name]['acc'], board[name]['videos']) == (
@@ -125,7 +131,7 @@ def test_floors_are_called_floors(place, board):
 
 
 def test_two_runs_are_compared_on_what_both_scored(place):
-    a, b = (run_predictions(place.run(r)) for r in ('naive_cnn', 'logistic_regression@weak'))
+    a, b = (Run(place, r).predictions() for r in ('naive_cnn', 'logistic_regression@weak'))
     wanted = paired_comparison(a, b)
     assert compare_runs('naive_cnn', 'logistic_regression@weak', str(place)) == dict(
         a='naive_cnn', b='logistic_regression@weak', metric='auc', value_a=wanted.a, value_b=wanted.b, difference=wanted.a - wanted.b,
@@ -151,23 +157,40 @@ def test_a_run_that_is_not_there_is_named_with_its_neighbour(place, tmp_path):
         compare_runs('logistic_regression@weak', 'naive_cmn', str(place))
     with pytest.raises(FileNotFoundError, match="'begun'"):
         compare_runs('begun', 'naive_cnn', str(place))
+    with pytest.raises(FileNotFoundError, match='set the corpus up first'):
+        compare_runs('naive_cnn', 'naive_cnn', str(tmp_path))
+    write_json(Workspace(tmp_path).corpus, dict(format=FORMAT))
     with pytest.raises(FileNotFoundError, match='train one first'):
         compare_runs('naive_cnn', 'naive_cnn', str(tmp_path))
 
 
 def test_what_a_run_was_shown(tmp_path):
     rows, rng = videos()
-    said = {}
-    for run, facts in (('logistic_regression@mine', dict(columns=['a', 'b', 'c'])), ('naive_cnn', dict(weights='from scratch', epochs=9, best_epoch=4)),
+    said, words = {}, dict(logistic_regression='data.stages=[2]', naive_cnn='data.frames=8 data.size=[112,64]', xgboost_pretrained_inception='data.frames=8 data.size=112')
+    for run, facts in (('logistic_regression@mine', dict(columns=3)), ('naive_cnn', dict(weights='from scratch', epochs=9, best_epoch=4)),
                        ('xgboost_pretrained_inception', dict(weights='ImageNet'))):
-        said[run] = trained_on(finish(Workspace(tmp_path), run, 1, rows, rng.random(rows.height), facts=facts))
-    assert said == {'logistic_regression@mine': 'profile small, 3 columns of stage 2',
-                    'naive_cnn': 'profile small, 8 frames of 112 px, from scratch, 9 epochs, of which epoch 4 is kept',
+        spec = spec_of(run.split('@')[0])
+        shown = inputs_of(spec)[0].describe(compose(spec, words[spec.name]))
+        said[run] = trained_on(finish(Workspace(tmp_path), run, 1, rows, rng.random(rows.height), facts=dict(facts, shown=shown)))
+    assert said == {'logistic_regression@mine': f'profile small, {len(feature_columns(2))} columns of stage 2',
+                    'naive_cnn': 'profile small, 8 frames of 112x64 px, from scratch, 9 epochs, of which epoch 4 is kept',
                     'xgboost_pretrained_inception': 'profile small, 8 frames of 112 px, ImageNet'}
 
 
+def test_the_board_says_which_runs_would_not_come_out_so_today(tmp_path):
+    place, (rows, rng) = Workspace(tmp_path), videos()
+    write_json(place.corpus, dict(format=FORMAT, data_hash='here'))
+    runs = {name: finish(place, name, 1, rows, rng.random(rows.height)).folder / 'about.json' for name in ('naive_cnn', 'x3d', 'logistic_regression', 'my_own')}
+    now = source_of(spec_of('naive_cnn'))['code']
+    for name, about in dict(naive_cnn=dict(corpus='here', code=now), x3d=dict(corpus='here', code='of old'), logistic_regression=dict(corpus='elsewhere', code=now),
+                            my_own=dict(corpus='here', code='0' * 16)).items(): write_json(runs[name], about)
+    assert {run.name: run.stale() for run in finished_runs(place)} == dict(
+        naive_cnn='', x3d='fold 1 was trained by another version of x3d', logistic_regression='fold 1 was trained on another state of the corpus',
+        my_own='its model my_own is not known here (--use names the module it was in)')
+
+
 def test_metadata_that_gives_the_label_away_is_seen_in_its_own_line(corpus, tmp_path):
-    for name in ('folds.arrow', 'features_stage2/features_metadata.arrow'):
+    for name in ('folds.arrow', 'corpus.json', 'features_stage2/features_metadata.arrow'):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(corpus / name, tmp_path / name)
     truth = dict(read_table(tmp_path / 'folds.arrow').select('video_id', 'label').iter_rows())

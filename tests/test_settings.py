@@ -2,9 +2,11 @@
 
 An observation is a function of a workspace and of settings; what it returns is compared as text. A key without one fails by its name."""
 import hashlib
+import io
 import itertools
 import shutil
 import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
@@ -16,15 +18,20 @@ from conftest import write_clip
 from fvc.corpus import sources
 from fvc.engine import per_video as stage
 from fvc.running import experiment
-from fvc.learning.clips import feature_columns, load_rows
+from fvc.learning import fitting
+from fvc.learning.clips import ClipInput
+from fvc.learning.detector import Detector, Member, build
+from fvc.learning.examples import Examples, make_loader
+from fvc.learning.rows import feature_columns
 from fvc.core.config import compose, flattened
 from fvc.running.experiment import make_split, run_fold
-from fvc.learning.fitting import build_network, fit_clips, fit_features, loader_of, model_options, training_rows
+from fvc.learning.fitting import fit_estimator, fit_network, gather
 from fvc.core.registry import get, parts, spec_of
 from fvc.learning.losses import with_counts
-from fvc.learning.results import resolve, run_name
+from fvc.learning.runs import resolve, run_name
 from fvc.corpus.sample import SAMPLE_PASSWORD
 from fvc.corpus.splits import holdout_split
+from fvc.scores.tasks import Task
 from fvc.engine.per_video import run_stage
 from fvc.stages import augmentation, features, scaled_features, scaling
 from fvc.stages.setup import deal_folds, setup
@@ -86,28 +93,60 @@ def place(corpus, tmp_path_factory):
 
 # What a network is shown
 
-@observes(data__frames=3, data__side=48, data__span=0.4, data__fit='crop', training__batch_size=2, training__seed=3, profile='small',
-          augment__hflip='null', augment__brightness=1.0, augment__contrast=1.0, augment__gaussian_noise=1.0)
+def clips(place, words, train=False, views=False):
+    "Batches of six videos' clips."
+    cfg, source = compose('naive_cnn', words), ClipInput()
+    examples = Examples(source.rows(place, cfg)[:6], [source], place, cfg, train=train, views=views)
+    return make_loader(examples, cfg.training.batch_size, cfg.training.num_workers, cfg.training.seed)
+
+
+@observes(data__frames=3, data__size=48, data__span=0.4, data__stride=1, data__fit='crop', training__batch_size=2, training__seed=3, profile='small',
+          augment__hflip__p='null', augment__brightness__p=1.0, augment__contrast__p=1.0, augment__gaussian_noise__p=1.0, augment__rotation__p=1.0)
 def shown(place, words):
-    cfg, rows = compose('naive_cnn', words), load_rows(place, 3)[:6]
-    batches = [next(iter(loader_of(rows, place, cfg, train)))['clip'].numpy() for train in (False, True)]
+    batches = [next(iter(clips(place, words, train)))['clip'].numpy() for train in (False, True)]
     return [(b.shape, digest(b)) for b in batches]
+
+
+BRIGHT, SMALL = 'augment.hflip.p=null augment.{}.p=1.0 data.size=32 data.frames=2', 'data.size=32 data.frames=2'
+for name, values in dict(brightness=dict(low=0.5, high=1.5), contrast=dict(low=0.5, high=1.5), gaussian_noise=dict(most=0.2), rotation=dict(degrees=30.0)).items():
+    CASES.update({f'augment.{name}.{k}': (v, BRIGHT.format(name), shown) for k, v in values.items()})
+CASES['data.jitter'] = ('true', f'{SMALL} data.span=0.5', shown)
+
+
+@observes(f'{SMALL} data.fit=own training.batch_size=6', data__pad_batches='true')
+def batched(place, words):
+    "A wide clip and a tall one."
+    cfg, made = compose('naive_cnn', words), [(size, write_clip(place.root.parent / 'shapes' / f'{size[0]}.mp4', 1, size=size)) for size in ((64, 48), (48, 64))]
+    rows = [{'video_id': p.stem, 'variant': 'original', 'clip.path': str(p), 'clip.width': w, 'clip.height': h, 'clip.frames': 12, 'clip.duration': 1.0} for (w, h), p in made]
+    loader = make_loader(Examples(pl.DataFrame(rows), [ClipInput()], None, cfg), cfg.training.batch_size)
+    return [sorted((name, tuple(value.shape)) for name, value in batch.items()) for batch in loader]
+
+
+@observes(f'{SMALL} data.span=0.2', data__views=2)
+def viewed(place, words):
+    return [batch['row'].tolist() for batch in clips(place, words, views=True)]
+
+
+@observes(f'{SMALL} data.span=0.2', data__pool='max')
+def pooled(place, words):
+    spec, cfg = spec_of('naive_cnn'), compose('naive_cnn', words)
+    return Detector(spec, cfg, Task(), [Member(build(spec, cfg, Task()))], place=place).score(ClipInput().rows(place, cfg)[:2]).tolist()
 
 
 @observes(data__cache_mb=0, training__num_workers=1)
 def loaded(place, words):
-    loader = loader_of(load_rows(place, 3)[:6], place, compose('naive_cnn', words))
-    return loader.dataset.cache.room, loader.num_workers
+    loader = clips(place, words)
+    return len(loader.dataset.states[0][2].place), loader.num_workers
 
 
 # Table models, and who is trained on
 
-@observes('split.n_splits=2', data__variants=1, data__stage=4, data__include_metadata='true',
+@observes('split.n_splits=2', data__variants=1, data__stages='[4]', data__include_metadata='true', variant='stage2',
           split__kind='holdout')
 def scored(place, words):
     cfg = compose('logistic_regression', words)
-    made = fit_features(spec_of('logistic_regression'), cfg, place, make_split(cfg, place, 1), place.root, None)
-    return made.inner.tolist(), made.val.tolist(), made.facts
+    made = fit_estimator(gather(spec_of('logistic_regression'), cfg, place, make_split(cfg, place, 1)), place.root, None)
+    return [s.scores.tolist() for s in made.inner], made.val.scores.tolist(), made.facts
 
 
 @observes('split.kind=file', split__file='{place}/mine.json')
@@ -126,13 +165,15 @@ def labels(place, words):
     with tempfile.TemporaryDirectory() as folder:
         other = Workspace(Path(folder))
         write_table(place.read_folds().with_columns(group=pl.col('video_id')), other.folds)
-        shutil.copytree(place.folder(2), other.folder(2))
-        return training_rows(other, 2, compose('logistic_regression', words))['label'].to_list()
+        for number in (2, 4): shutil.copytree(place.folder(number), other.folder(number))
+        shutil.copy(place.corpus, other.corpus)
+        spec, split = spec_of('logistic_regression'), holdout_split(place.read_folds())
+        return gather(spec, compose(spec, words), other, split).rows['label'].to_list()
 
 
 # A training
 
-TINY = 'split.n_splits=2 data.frames=1 data.side=32 data.variants=0 data.fit=crop model.width=2 training.epochs=4 optim.lr=0.05 training.device=cpu training.batch_size=4'
+TINY = 'split.n_splits=2 data.frames=1 data.size=32 data.variants=0 data.fit=crop model.width=2 training.epochs=4 optim.lr=0.05 training.device=cpu training.batch_size=4'
 
 
 @observes(TINY, optim__name='sgd', optim__lr=0.01, optim__head_lr_scale=3.0, optim__weight_decay=5.0, optim__warmup_epochs=0.0, optim__min_lr_ratio=0.9,
@@ -141,14 +182,22 @@ def trained(place, words):
     spec, cfg = spec_of('naive_cnn'), compose('naive_cnn', words)
     with tempfile.TemporaryDirectory() as folder:
         tracker = ExperimentTracker(folder)
-        made = fit_clips(spec, cfg, place, make_split(cfg, place, 1), Path(folder), tracker)
-        return made.val.tolist(), made.facts, tracker.frame().select('step', 'epoch', 'metric', 'value').rows()
+        made = fit_network(gather(spec, cfg, place, make_split(cfg, place, 1)), Path(folder), tracker)
+        return made.val.scores.tolist(), made.facts, tracker.frame().select('step', 'epoch', 'metric', 'value').rows()
 
 
 @observes(TINY + ' training.epochs=8 optim.lr=1.0 optim.grad_clip=0', training__patience=1, training__monitor='inner_auc')
 def stopped(place, words):
     facts = trained(place, words)[1]
     return facts['best_epoch'], facts['epochs']
+
+
+@observes(TINY + ' training.epochs=1', training__inner_folds=2)
+def inner_networks(place, words):
+    spec, cfg = spec_of('naive_cnn'), compose('naive_cnn', words)
+    with tempfile.TemporaryDirectory() as folder:
+        made = fit_network(gather(spec, cfg, place, make_split(cfg, place, 1)), Path(folder), ExperimentTracker(folder), lambda j: ExperimentTracker(f'{folder}/{j}'))
+    return [s.inner_fold for s in made.inner], list(made.inner_detectors)
 
 
 @observes(training__device='cpu' if torch.cuda.is_available() else 'cuda')
@@ -160,7 +209,7 @@ def device(place, words):
 
 @observes('split.n_splits=2', experiment__mlflow='false')
 def tracked(place, words):
-    with patch.object(experiment, 'MLflowTracker', stop('MLflow')), patch.dict(experiment.FITS, features=stop('fit')):
+    with patch.object(experiment, 'MLflowTracker', stop('MLflow')), patch.dict(fitting.FITS, estimator=stop('fit')):
         with pytest.raises(Reached) as e:
             run_fold('logistic_regression', 1, str(place), f'{words} experiment.name=tracked{words.count("false")}')
         return e.value.args[0]
@@ -168,10 +217,19 @@ def tracked(place, words):
 
 @observes('split.n_splits=2 experiment.mlflow=false', training__processes=2)
 def launched(place, words):
-    with patch.object(experiment, 'launch', stop('launch')), patch.dict(experiment.FITS, clip=stop('fit')):
+    with patch.object(experiment, 'launch', stop('launch')), patch.dict(fitting.FITS, network=stop('fit')):
         with pytest.raises(Reached) as e:
             run_fold('naive_cnn', 1, str(place), f'{words} experiment.name=launched')
         return e.value.args[0]
+
+
+@observes('split.n_splits=2 experiment.mlflow=false experiment.name=again variant=stage2', experiment__again='true')
+def trained_again(place, words):
+    "What a second call says of a fold that is finished."
+    shutil.rmtree(place.run('logistic_regression@again'), ignore_errors=True)
+    run_fold('logistic_regression', 1, str(place), words)
+    with redirect_stdout(io.StringIO()) as said: run_fold('logistic_regression', 1, str(place), words)
+    return said.getvalue()
 
 
 @observes(experiment__name='mine')
@@ -182,7 +240,7 @@ def named(place, words):
 @observes('model.backbone=tf_efficientnet_lite0', pretrained='false')
 def started_from(place, words):
     spec = spec_of('xgboost_pretrained_inception')
-    return build_network(spec, compose(spec, words))[0].origin
+    return build(spec, compose(spec, words), Task())[0].origin
 
 
 # The data stages
@@ -318,8 +376,8 @@ def built(name):
     "A model as it is built: an estimator by what it predicts, a network by its layers and first weights."
     def observe(place, words):
         spec = spec_of(name)
-        made = build_network(spec, compose(spec, words))
-        network, estimator = made if isinstance(made, tuple) else (made, None) if spec.input == 'clip' else (None, made)
+        made = build(spec, compose(spec, words), Task())
+        network, estimator = made if isinstance(made, tuple) else (made, None) if spec.kind == 'network' else (None, made)
         said = [] if network is None else [repr(network), [(k, digest(v.numpy())) for k, v in itertools.islice(network.state_dict().items(), 3)]]
         if estimator is None:
             return said

@@ -9,9 +9,11 @@ from conftest import ROOT
 from fvc.core.files import write_json
 from fvc.core.table import read_table, table_metadata, write_table
 from fvc.core.workspace import FORMAT, Workspace
-from fvc.learning.clips import ClipDataset, load_rows
+from fvc.core.config import compose
+from fvc.learning.clips import ClipInput
+from fvc.learning.examples import Examples
+from fvc.learning.rows import load_rows
 from fvc.learning.tracking import MLflowTracker
-from fvc.core.registry import Clip
 from fvc.running import pipeline
 from fvc.running.cli import main
 from fvc.running.experiment import run_fold
@@ -113,7 +115,9 @@ def test_stages_write_where_the_environment_says(place, tmp_path, monkeypatch):
     paths = wanted[3].filter(pl.col('status') == 'ok')['path']
     assert all(p.startswith('scaled_videos/') and place.file(p).is_relative_to(tmp_path / 'disk' / 'of stage 3') and place.file(p).is_file() for p in paths)
     assert state(place.root) == before, 'nothing more came into the workspace'
-    assert ClipDataset(load_rows(place, 3), place, Clip(2, 32))[0]['clip'].shape == (3, 2, 32, 32)
+    cfg = compose('naive_cnn', 'data.frames=2 data.size=32')
+    examples = Examples(ClipInput().rows(place, cfg), [ClipInput()], place, cfg)
+    assert examples[0][0]['clip'].shape == (3, 2, 32, 32)
     result = run_fold('logistic_regression', 1, place, TABLE)
     assert result.folder == tmp_path / 'disk' / 'models' / 'logistic_regression@two' / 'fold_1' and place.runs() == ['logistic_regression@two']
     assert not (place.root / 'stage5').exists() and MLflowTracker(place, run_id=known(result)).artifacts('model')

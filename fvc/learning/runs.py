@@ -54,14 +54,21 @@ def run_name(spec: Spec, cfg: RunConfig, place: Workspace | None = None) -> str:
     return f'{spec.name}@{run_hash(spec, cfg)[:8]}'
 
 # %% ../../nbs/learning/16_runs.ipynb #2dd47f0f
+def _without_docstrings(tree):
+    for node in ast.walk(tree):
+        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and ast.get_docstring(node) is not None
+        if documented: node.body = node.body[1:]
+    return tree
+
 def _definitions(source):
-    "Top-level definitions of a module or of exported cells, by name, without docstrings and imports."
+    "Top-level statements of a module or of exported cells, by what they define, without docstrings and imports."
     found = {}
-    for node in ast.parse(source).body:
+    for node in _without_docstrings(ast.parse(source)).body:
         if isinstance(node, (ast.Import, ast.ImportFrom)): continue
-        names = [node.name] if hasattr(node, 'name') else [t.id for t in getattr(node, 'targets', []) if isinstance(t, ast.Name)]
-        for one in names:
-            if one != '__all__': found[one] = ast.dump(node)
+        if hasattr(node, 'name'): name = node.name
+        elif isinstance(node, ast.Assign): name = ', '.join(map(ast.unparse, node.targets))
+        else: name = ast.unparse(node)
+        if name != '__all__': found[name] = ast.dump(node)
     return found
 
 def source_of(spec: Spec) -> dict[str, str]:  # file ('' for a notebook's cells) and code, a hash of its definitions
