@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ENDINGS', 'LITE0_SHA256', 'PACKAGES', 'MissingWeights', 'load_weights_file', 'find_local_weights', 'fit_weights',
            'load_published_weights', 'ImageBackbone', 'load_package_weights', 'load_hub_weights', 'load_image_backbone',
-           'FrameViT']
+           'FrameViT', 'rename_tensors']
 
 # %% ../../nbs/learning/03_weights.ipynb #b010b896
 import importlib.metadata, os
@@ -170,3 +170,18 @@ class FrameViT(EachFrame):
         super().__init__(backbone)
         self.origin, self.width = origin, backbone.width
         backbone.net.set_grad_checkpointing(checkpoint)
+
+# %% ../../nbs/learning/03_weights.ipynb #a09ea727
+def rename_tensors(state: dict[str, Tensor],  # published
+                   table: dict[str, str],  # part of a name -> what stands there instead, one after another
+                   drop: tuple[str, ...] = (),  # prefixes of published names that are left out, e.g. a classifier
+                   ) -> dict[str, Tensor]:
+    "Published tensors under a model's own names; raises `ValueError` when two get the same."
+    found = {}
+    for name, value in state.items():
+        if drop and name.startswith(drop): continue
+        own = name
+        for old, new in table.items(): own = own.replace(old, new)
+        if own in found: raise ValueError(f'two published tensors are called {own!r} here, the second was {name!r}: mend the table')
+        found[own] = value
+    return found
