@@ -7,10 +7,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer
-from transformers import TimesformerConfig, TimesformerForVideoClassification
+from transformers import TimesformerConfig, TimesformerForVideoClassification, VivitConfig, VivitForVideoClassification
 from fvc.learning.weights import FrameViT, MissingWeights, rename_tensors
 from fvc.models.timesformer import NAMES, timesformer
 from fvc.models.vit_gru import vit_gru
+from fvc.models.vivit import vivit
 from fvc.scores.tasks import Task
 
 FOUR = Task('multiclass', ('a', 'b', 'c', 'd'))
@@ -30,12 +31,16 @@ def strengthen(network, seed=0):
 
 
 def gap(a, b):
+    assert a.shape == b.shape
     return (a - b).abs().max().item()
 
 
-def keep(state, folder, name, monkeypatch):
-    "A published file in the folder that FVC_WEIGHTS names."
-    save_file({k: v.contiguous() for k, v in state.items()}, folder / f'{name}.safetensors')
+def keep(network, folder, name, monkeypatch):
+    "A published file, as its publishers' library writes it, in the folder that FVC_WEIGHTS names."
+    if hasattr(network, 'save_pretrained'):
+        network.save_pretrained(folder)
+        (folder / 'model.safetensors').rename(folder / f'{name}.safetensors')
+    else: save_file({k: v.contiguous() for k, v in getattr(network, 'state_dict', lambda: network)().items()}, folder / f'{name}.safetensors')
     monkeypatch.setenv('FVC_WEIGHTS', str(folder))
 
 
@@ -82,7 +87,7 @@ def their_timesformer(attention, frames=3, side=48):
 @pytest.mark.parametrize('attention', ['divided', 'joint'])
 def test_timesformer_equals_the_published_code(attention, tmp_path, monkeypatch):
     theirs, clip = their_timesformer(attention), torch.rand(2, 3, 3, 48, 48)
-    keep(theirs.state_dict(), tmp_path, 'timesformer_k400', monkeypatch)
+    keep(theirs, tmp_path, 'timesformer_k400', monkeypatch)
     ours = timesformer(FOUR, {'clip': (3, 3, 48, 48)}, attention, pretrained=False, **SMALL).eval()
     if attention == 'joint':
         with pytest.raises(ValueError, match='no Kinetics weights are published for attention=joint'): timesformer(FOUR, {'clip': (3, 3, 48, 48)}, attention, **SMALL)
@@ -102,7 +107,7 @@ def test_timesformer_equals_the_published_code(attention, tmp_path, monkeypatch)
 
 def test_timesformer_resamples_published_positions(tmp_path, monkeypatch):
     theirs = their_timesformer('divided')
-    keep(theirs.state_dict(), tmp_path, 'timesformer_k400', monkeypatch)
+    keep(theirs, tmp_path, 'timesformer_k400', monkeypatch)
     ours = timesformer(FOUR, {'clip': (3, 6, 96, 64)}, **SMALL)
     assert ours.pos_embed.shape == (1, 1 + 6 * 4, 64) and ours.time_embed.shape == (1, 6, 64)
     published = theirs.timesformer.embeddings
@@ -113,7 +118,7 @@ def test_timesformer_resamples_published_positions(tmp_path, monkeypatch):
 @pytest.fixture
 def tiny_vit(tmp_path, monkeypatch):
     "Strong weights of ViT-Tiny in the folder of one's own; gives a trunk that has them, for frames of 48 pixels."
-    keep(strengthen(timm.create_model('vit_tiny_patch16_224')).state_dict(), tmp_path, 'vit_tiny_patch16_224', monkeypatch)
+    keep(strengthen(timm.create_model('vit_tiny_patch16_224')), tmp_path, 'vit_tiny_patch16_224', monkeypatch)
     return FrameViT('vit_tiny_patch16_224', (48, 48), True, False).eval()
 
 
@@ -146,6 +151,72 @@ def test_timesformer_says_what_it_cannot_do():
     with pytest.raises(ValueError, match='a clip of 3x64x48 .*takes 3x48x64'): timesformer(FOUR, {'clip': (3, 3, 48, 64)}, pretrained=False, **SMALL)(torch.rand(1, 3, 3, 64, 48))
 
 
+# ---- ViViT
+
+def their_vivit(side=48):
+    return strengthen(VivitForVideoClassification(VivitConfig(**HUGGING, image_size=side, num_frames=32)))
+
+
+def test_vivit_equals_the_published_code(tmp_path, monkeypatch):
+    theirs, clip = their_vivit(), torch.rand(2, 3, 32, 48, 48)
+    keep(theirs, tmp_path, 'vivit_k400', monkeypatch)
+    ours = vivit(FOUR, {'clip': (3, 32, 48, 48)}, **SMALL).eval()
+    assert ours.origin.startswith('FVC_WEIGHTS, vivit_k400.safetensors, sha256 ')
+    ours.head[1].load_state_dict(theirs.classifier.state_dict())
+    with torch.inference_mode():
+        expected = theirs(clip.transpose(1, 2) * 2 - 1).logits  # pictures in [-1, 1]
+        assert expected.std() > 0.3 and gap(ours(clip), expected) < 1e-4
+        assert gap(ours(clip.roll(2, 2)), expected) > 1e-2  # another order of tubelets is another answer
+        exact = [setattr(b.mlp.act, 'approximate', 'none') for b in ours.encoder.blocks]
+        assert len(exact) == 2 and gap(ours(clip), expected) > 1e-4  # a wrong activation would be seen
+
+
+def test_vivit_resamples_published_positions(tmp_path, monkeypatch):
+    theirs = their_vivit()
+    keep(theirs, tmp_path, 'vivit_k400', monkeypatch)
+    ours, published = vivit(FOUR, {'clip': (3, 8, 96, 48)}, **SMALL), theirs.vivit.embeddings.position_embeddings
+    assert ours.encoder.pos_embed.shape == (1, 1 + 4 * 6 * 3, 64) and gap(ours.encoder.pos_embed[:, 0], published[:, 0]) == 0
+    grid, given = ours.encoder.pos_embed[0, 1:].view(4, 6, 3, 64), published[0, 1:].view(16, 3, 3, 64)
+    assert gap(grid[:, 0], given.view(4, 4, 3, 3, 64)[:, 1:3, 0].mean(1)) < 1e-5  # four moments of sixteen; the first row of six is at the edge
+    assert ours(torch.rand(1, 3, 8, 96, 48)).shape == (1, 4)
+
+
+@pytest.mark.parametrize('tubelet, centre', [(2, 1), (4, 2)])
+def test_inflated_vivit_looks_at_the_central_frames(tubelet, centre, tiny_vit):
+    ours = vivit(FOUR, {'clip': (3, 8, 48, 48)}, tubelet=tubelet, **TINY)
+    theirs, moments = tiny_vit.net.net, 8 // tubelet
+    central = torch.arange(8) % tubelet == centre
+    clip = torch.rand(2, 3, 8, 48, 48)
+    with torch.inference_mode():
+        tokens = ours.tubelets(ours.normalize(clip)).flatten(3)
+        patches = torch.stack([theirs.patch_embed.proj(ours.normalize(clip)[:, :, t]).flatten(2) for t in central.nonzero().flatten()], 2)
+        assert tokens.std() > 0.5 and gap(tokens, patches) < 1e-4
+        noise = torch.where(central[:, None, None], clip, torch.rand_like(clip))
+        assert gap(ours(noise), ours(clip)) == 0
+    assert gap(ours.encoder.pos_embed[:, 1:].unflatten(1, (moments, 9)), theirs.pos_embed[:, None, 1:].expand(-1, moments, -1, -1)) == 0
+    assert gap(ours.encoder.blocks[7].attn.qkv.weight, theirs.blocks[7].attn.qkv.weight) == 0
+
+
+def test_factorised_vivit_sees_each_moment_as_the_vit_does(tiny_vit):
+    ours = vivit(FOUR, {'clip': (3, 8, 48, 48)}, 'factorised', temporal_depth=2, **TINY).eval()
+    for block in ours.encoder.blocks: block.mlp.act.approximate = 'none'
+    clip, seen = torch.rand(2, 3, 8, 48, 48), []
+    ours.over_time.register_forward_hook(lambda module, given, answer: seen.append(given[0]))
+    with torch.inference_mode():
+        embedded, moments = ours.embed(clip), tiny_vit(clip[:, :, 1::2])
+        assert seen[0].shape == (2, 4, 192) and moments.std() > 0.5 and gap(seen[0], moments) < 1e-3
+        strengthen(ours.over_time)
+        assert gap(ours.embed(clip.roll(2, 2)), ours.embed(clip)) > 1e-2 and embedded.shape == (2, 192)  # the order of the moments counts
+    with pytest.raises(ValueError, match='no Kinetics weights are published for encoder=factorised'): vivit(FOUR, {'clip': (3, 8, 48, 48)}, 'factorised', **SMALL)
+
+
+def test_vivit_says_what_it_cannot_do():
+    for clip, given, words in (((4, 48, 48), dict(encoder='axial'), 'model.encoder=axial: joint or factorised'), ((4, 48, 48), dict(weights='jft'), 'model.weights=jft'),
+                               ((1, 48, 48), {}, 'data.frames=1.*tubelets of 2x16x16'), ((4, 48, 50), {}, 'multiples'), ((4, None, None), {}, 'data.fit=own')):
+        with pytest.raises(ValueError, match=words): vivit(FOUR, {'clip': (3, *clip)}, pretrained=False, **given)
+    with pytest.raises(ValueError, match='a clip of 4x64x48 .*takes 4x48x64'): vivit(FOUR, {'clip': (3, 4, 48, 64)}, pretrained=False, **SMALL)(torch.rand(1, 3, 4, 64, 48))
+
+
 # ---- gradient checkpointing
 
 def gradients(network, clip):
@@ -157,15 +228,17 @@ def gradients(network, clip):
 @pytest.mark.parametrize('build', [
     lambda checkpoint: timesformer(FOUR, {'clip': (3, 3, 48, 48)}, pretrained=False, checkpoint=checkpoint, **SMALL),
     lambda checkpoint: timesformer(FOUR, {'clip': (3, 3, 48, 48)}, 'joint', pretrained=False, checkpoint=checkpoint, **SMALL),
+    lambda checkpoint: vivit(FOUR, {'clip': (3, 4, 48, 48)}, pretrained=False, checkpoint=checkpoint, **SMALL),
+    lambda checkpoint: vivit(FOUR, {'clip': (3, 4, 48, 48)}, 'factorised', pretrained=False, checkpoint=checkpoint, **SMALL),
     lambda checkpoint: vit_gru(FOUR, {'clip': (3, 3, 48, 48)}, 'test_vit', dropout=0.0, pretrained=False, checkpoint=checkpoint)],
-    ids=['divided', 'joint', 'per frame'])
+    ids=['divided', 'joint', 'tubelets', 'factorised', 'per frame'])
 def test_checkpointing_gives_the_same_gradients(build):
     plain, saving = strengthen(build(False)), build(True)
     saving.load_state_dict(plain.state_dict())
-    runs, clip = {True: 0, False: 0}, torch.rand(2, 3, 3, 48, 48)
+    runs, clip = {True: 0, False: 0}, torch.rand(2, 3, 4 if hasattr(plain, 'tubelets') else 3, 48, 48)
     for network in (plain, saving):
         def count(*_, network=network): runs[network is saving] += 1
-        block = network.blocks[0] if hasattr(network, 'blocks') else network.frames.net.net.blocks[0]
+        block = next(m for n, m in network.named_modules() if n.endswith('blocks.0'))
         block.attn.register_forward_hook(count)
     assert all(torch.equal(a, b) for a, b in zip(gradients(plain, clip), gradients(saving, clip)))
     assert runs == {False: 1, True: 2}
