@@ -165,16 +165,19 @@ KINETICS_FILES = {'x3d_xs': 'X3D_XS.pyth', 'x3d_s': 'X3D_S.pyth', 'x3d_m': 'X3D_
                   'r2plus1d_r50': 'R2PLUS1D_16x4_R50.pyth', 'slowfast_r50': 'SLOWFAST_8x8_R50.pyth'}  # name in FVC_WEIGHTS -> published file
 
 def kinetics_names(state: dict[str, Tensor],  # under pytorchvideo's names: blocks.0.…
-                   ) -> dict[str, Tensor]:  # under those of a model whose trunk is called `backbone`
+                   trunks: tuple[str, ...] = ('backbone',),  # what a model calls its trunk, or each of several
+                   ) -> dict[str, Tensor]:  # under those of the model
     "Tensors of a published network without the 400-class layer of its last block."
     last = max((int(name.split('.')[1]) for name in state if name.startswith('blocks.')), default=0)
-    return {f'backbone.{name}': value for name, value in state.items() if not name.startswith(f'blocks.{last}.proj.')}
+    kept = {name: value for name, value in state.items() if not name.startswith(f'blocks.{last}.proj.')}
+    return {f'{trunk}.{name}': value for trunk in trunks for name, value in kept.items()}
 
-def load_kinetics_weights(model: nn.Module,  # untrained: a `backbone` of pytorchvideo without classifier, and parts of its own
+def load_kinetics_weights(model: nn.Module,  # untrained: a trunk of pytorchvideo without classifier, and parts of its own
                           name: str,  # one of `KINETICS_FILES`
                           fresh: tuple[str, ...] = ('head.', 'normalize.'),  # prefixes of the parts that stay as initialised
+                          trunks: tuple[str, ...] = ('backbone',),  # what it calls its trunk, or each of several that start alike
                           ) -> nn.Module:  # itself, with `origin`
-    "A model with its backbone from Kinetics-400; raises `MissingWeights`, or `ValueError` for a file that does not fit or has changed."
+    "A model with its trunk from Kinetics-400; raises `MissingWeights`, or `ValueError` for a file that does not fit or has changed."
     if name not in KINETICS_FILES: raise ValueError(f'no Kinetics weights are called {name!r}: there is {", ".join(KINETICS_FILES)}')
-    model, model.origin = load_published_weights(model, name, f'{KINETICS}/{KINETICS_FILES[name]}', fresh, kinetics_names)
+    model, model.origin = load_published_weights(model, name, f'{KINETICS}/{KINETICS_FILES[name]}', fresh, lambda state: kinetics_names(state, trunks))
     return model
