@@ -27,11 +27,12 @@ def xgboost_i3d(task: Task,  # what is decided
     if not pretrained: return None, classifier
     return FrozenNetwork(get('i3d', task=task, pretrained=True)), classifier
 
-# %% ../../nbs/5g_xgboost_i3d.ipynb #41b11554
+# %% ../../nbs/5g_xgboost_i3d.ipynb #dc4ea8a5
 def networks_first(cfg) -> tuple[Need, ...]:
     "A run of i3d with two inner networks, where no public weights are used."
     return (Need('i3d', inner=2),) if cfg.pretrained is False else ()
 
+# %% ../../nbs/5g_xgboost_i3d.ipynb #593ba534
 spec = Spec('xgboost_i3d', xgboost_i3d, kind='embedding', serves=('binary', 'multiclass'), clip=Clip(frames=8, size=224, span=2.13),
             profiles={'small': {'pretrained': False, 'data.frames': 4, 'data.size': 96, 'data.variants': 1, 'model.trees': 150}},
             tiny={'data.frames': 4, 'data.size': 64, 'pretrained': False, 'model.trees': 20},

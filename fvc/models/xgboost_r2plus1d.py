@@ -27,11 +27,12 @@ def xgboost_r2plus1d(task: Task,  # what is decided
     if not pretrained: return None, classifier
     return FrozenNetwork(get('r2plus1d', task=task, pretrained=True)), classifier
 
-# %% ../../nbs/5h_xgboost_r2plus1d.ipynb #9f8f89d4
+# %% ../../nbs/5h_xgboost_r2plus1d.ipynb #d60f1765
 def networks_first(cfg) -> tuple[Need, ...]:
     "A run of r2plus1d with two inner networks, where no public weights are used."
     return (Need('r2plus1d', inner=2),) if cfg.pretrained is False else ()
 
+# %% ../../nbs/5h_xgboost_r2plus1d.ipynb #e8ecfefb
 spec = Spec('xgboost_r2plus1d', xgboost_r2plus1d, kind='embedding', serves=('binary', 'multiclass'), clip=Clip(frames=16, size=224, span=2.13),
             profiles={'small': {'pretrained': False, 'data.frames': 4, 'data.size': 96, 'data.variants': 1, 'model.trees': 150}},
             tiny={'data.frames': 4, 'data.size': 64, 'pretrained': False, 'model.trees': 20},
