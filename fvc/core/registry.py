@@ -96,7 +96,7 @@ def _choose(name, names, what):
 _models: dict[str, Spec] = {}
 _parts: dict[str, dict[str, Callable]] = {'loss': {}, 'filter': {}, 'array': {}, 'input': {}}
 _homes = {'loss': ('fvc.learning.losses',), 'filter': ('fvc.stages.augmentation',), 'array': ('fvc.learning.transforms',),
-          'input': ('fvc.learning.inputs', 'fvc.learning.clips', 'fvc.learning.run_scores')}  # modules that hold ours
+          'input': ('fvc.learning.inputs', 'fvc.learning.clips', 'fvc.learning.run_scores', 'fvc.learning.flow')}  # modules that hold ours
 
 def register_model(name: str, # how the model will be called
                    **spec, # further fields of `Spec`
