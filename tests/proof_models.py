@@ -61,8 +61,8 @@ def proof_trees():
 
 
 @register_model('proof_vote', kind='estimator', inputs=('scores',), needs=members_of)
-def proof_vote(members: list[str] = ['proof_table', 'proof_table@stage2']):
-    return SoftVote()
+def proof_vote(task, members: list[str] = ['proof_table', 'proof_table@stage2']):
+    return SoftVote(task.outputs)
 
 
 @register_model('proof_stack', kind='estimator', inputs=('scores',), serves=('binary', 'multiclass'), needs=members_of)

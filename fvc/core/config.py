@@ -167,14 +167,16 @@ def _merge(base, layer, spec):
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     keys = dict(flattened(OmegaConf.to_container(base)))
+    free = tuple(f'model.{name}.' for name, value in options(spec.build).items() if isinstance(value, dict)) if spec else ()
     for key, value in layer.items():
-        if key not in keys:
+        own = f'{key}.'.startswith(free) if free else False  # inside an option that holds whatever it is given
+        if key not in keys and not own:
             if spec is None and key.split('.')[0] in ('model', 'loss', 'augment'):
                 raise ConfigError(f'{key}: this command runs no model, so it has no such key')
             raise ConfigError(f'unknown key {key!r}: {nearest(key, keys) if keys else "there is none"}')
-        try: OmegaConf.update(base, key, value)
+        try: OmegaConf.update(base, key, value, force_add=own)
         except OmegaConfBaseException as e:
-            raise ConfigError(f'{key}={value!r}: {str(e).splitlines()[0]} (default: {keys[key]!r})') from e
+            raise ConfigError(f'{key}={value!r}: {str(e).splitlines()[0]} (default: {keys.get(key)!r})') from e
 
 # %% ../../nbs/core/03_config.ipynb #303e3904
 def compose(spec: Spec | str | None = None, # the model; `None` for the data stages alone
@@ -189,7 +191,7 @@ def compose(spec: Spec | str | None = None, # the model; `None` for the data sta
     typed = _switched({key: _parse(key, text) for key, text in _pairs(overrides)})
     saved = _switched(dict(flattened(saved or {})) | (dict(flattened(read_yaml(file))) if file else {}))
     profile, variant = (str({**(corpus or {}), **saved, **typed}.get(key, getattr(RunConfig, key))) for key in ('profile', 'variant'))
-    own = {**(corpus or {}), **(_own(spec, profile, variant) if spec else {})}
+    own = {**(corpus or {}), **(_own(spec, profile, variant, {**saved, **typed}) if spec else {})}
     chosen = 'bce'
     for layer in (own, saved, typed):
         group = layer.pop('loss', chosen)
@@ -201,13 +203,20 @@ def compose(spec: Spec | str | None = None, # the model; `None` for the data sta
     if spec and 'pretrained' not in inspect.signature(spec.build).parameters: cfg.pretrained = None  # there is nothing to choose
     return cfg
 
-# %% ../../nbs/core/03_config.ipynb #2bb810ac
-def _own(spec, profile, variant):
-    "What a model says of itself, the later over the earlier: clip, defaults, variant, profile."
+# %% ../../nbs/core/03_config.ipynb #3a0a6d1f
+def _own(spec, profile, variant, given):
+    "What a model says of itself, the later over the earlier: what it follows, clip, defaults, variant, profile."
     if variant and variant not in spec.variants:
         raise ConfigError(f'variant={variant}: {nearest(variant, spec.variants) if spec.variants else f"{spec.name} has no variants"}')
     clip = {f'data.{k}': v for k, v in vars(spec.clip).items()} if spec.clip else {}
-    return {**clip, **spec.defaults, **spec.variants.get(variant, {}), **spec.profiles.get(profile, {})}
+    return {**_followed(spec, profile, given), **clip, **spec.defaults, **spec.variants.get(variant, {}), **spec.profiles.get(profile, {})}
+
+def _followed(spec, profile, given):
+    "What a model says that another one takes as its part; its options are those of the part."
+    if not spec.follows: return {}
+    name = given.get(spec.follows, options(spec.build)[spec.follows.removeprefix('model.')])
+    said = _own(spec_of(name), profile, '', {})
+    return {f'{spec.follows}_options.{key.removeprefix("model.")}' if key.startswith('model.') else key: value for key, value in said.items()}
 
 def read_yaml(file: str | Path, # with settings, nested or dotted
              ) -> dict:

@@ -57,6 +57,7 @@ class Spec:
     tiny: dict[str, Any] = field(default_factory=dict)  # the size at which `check_model` takes seconds on a processor
     grid: dict[str, list] = field(default_factory=dict)  # dotted key -> values worth searching
     needs: Callable = _no_needs  # configuration -> tuple of Need
+    follows: str = ''  # option that names another model, e.g. 'model.network': its clip and settings come first, its options under 'model.network_options'
     resources: dict[str, Any] = field(default_factory=dict)  # for a cluster: {'memory_gb': 24, 'gpus': 1, 'hours': 12}
 
     def __post_init__(self):
@@ -95,7 +96,7 @@ def _choose(name, names, what):
 _models: dict[str, Spec] = {}
 _parts: dict[str, dict[str, Callable]] = {'loss': {}, 'filter': {}, 'array': {}, 'input': {}}
 _homes = {'loss': ('fvc.learning.losses',), 'filter': ('fvc.stages.augmentation',), 'array': ('fvc.learning.transforms',),
-          'input': ('fvc.learning.inputs', 'fvc.learning.clips', 'fvc.learning.run_scores')}  # modules that hold ours
+          'input': ('fvc.learning.inputs', 'fvc.learning.clips', 'fvc.learning.run_scores', 'fvc.learning.flow')}  # modules that hold ours
 
 def register_model(name: str, # how the model will be called
                    **spec, # further fields of `Spec`

@@ -35,6 +35,7 @@ class DataConfig:
     permuted: Optional[int] = at(None, 0)  # deal the labels to groups by chance, with this seed: a floor, never a result
     cache_mb: int = at(1024, 0, local=True)  # decoded clips kept in memory, MiB
 
+# %% ../../nbs/core/02_settings.ipynb #e89a8afe
 @dataclass
 class SetupStage:
     "Stage 0: from archives or a folder to the index."

@@ -186,6 +186,13 @@ def _fit_on_frozen(m, network):
     return Fit(Detector(m.spec, m.cfg, m.task, [Member(network, final)], place=m.place), inner, Scored(val, scores), facts)
 
 # %% ../../nbs/learning/18_fitting.ipynb #d2bb0a5d
+def _cut_inside(m, unseen):
+    "Two parts of the rows that a network never saw, to choose by; none where they are of too few events, and then nothing is chosen."
+    there = unseen.unique('video_id', maintain_order=True)
+    try: inside = m.split.within(there, there['video_id'])
+    except ValueError: return []
+    return [fit_rows(unseen, inside, i) for i in range(1, len(inside.inner) + 1)]
+
 def _fit_on_needed(m):
     run, members, inner, scores, rows_used = m.runs[0], [], [], [], 0
     val, wanted = select_rows(m.rows, m.split, ('val',)), m.spec.needs(m.cfg)[0].inner
@@ -193,16 +200,16 @@ def _fit_on_needed(m):
         source = run.detector(m.fold, j)
         part = set(m.split.inner[j - 1])
         unseen = m.rows.filter(pl.col('video_id').is_in(list(part)))
-        inside = m.split.within(unseen.unique('video_id'), [v for v in m.split.inner[j - 1] if v in set(unseen['video_id'])])
         both = pl.concat([unseen, val])
         x = _looked_up(both, embeddings(source, both, source_of(source.spec)['code']))
-        parts = [fit_rows(unseen, inside, i) for i in range(1, len(inside.inner) + 1)]
+        parts = _cut_inside(m, unseen)
         final, held, facts = cross_fit(lambda: _estimator(m), x, m.task, parts, unseen)
         inner += [Scored(s.rows, s.scores, j) for s in held]
         scores.append(m.task.from_proba(final.predict_proba(x(val)), getattr(final, 'classes_', None)))
         rows_used += unseen.height
         members.append(Member(estimator=final, borrowed=dict(run=run.name, fold=m.fold, inner=j), source=source))
     weights = f'trained here: {run.name}, inner networks 1 to {len(members)}'
+    if not inner: facts['chosen'] = 'nothing: the inner parts are too small to be cut, so decisions fall at one half'
     facts = dict(facts, training_rows=rows_used, columns=x(val).shape[1], weights=weights, networks=len(members))
     return Fit(Detector(m.spec, m.cfg, m.task, members, place=m.place), inner, Scored(val, np.mean(scores, 0)), facts)
 
