@@ -124,3 +124,9 @@ def test_members_stand_in_the_order_of_their_names(tmp_path):
 def test_one_label_of_several_is_no_class_of_two():
     vote = SoftVote(1).fit(np.zeros((4, 2)), np.array([[0], [1], [1], [0]]))
     assert vote.predict_proba(np.array([[0.2, 0.4]])).tolist() == [[pytest.approx(0.3)]]
+
+
+def test_folds_stand_by_their_numbers(tmp_path):
+    place = Workspace(tmp_path)
+    for k in (10, 2, 1): FoldResult('naive_cnn', k, place.run('naive_cnn') / f'fold_{k}', {}, {}).save({})
+    assert [f.fold for f in Run(place, 'naive_cnn').folds] == [1, 2, 10]
