@@ -210,6 +210,7 @@ def test_what_is_kept_follows_from_the_scores(corpus, monkeypatch):
     chosen = read_table(result.folder / 'inner_predictions.arrow')
     assert chosen['score'].to_list() == score.tolist() and set(chosen['inner_fold']) == {3} and chosen['video_id'].to_list() == inner['video_id'].to_list()
     assert Run(Workspace(corpus), result.run).detector(1).about['thresholds'] == [threshold]
+    assert Run(Workspace(corpus), result.run).predictions('inner')['score'].to_list() == score.tolist()
     group, truth = group_weights(val['group'].to_numpy()), val['label'].to_numpy()
     assert result.metrics['val_auc'] == pytest.approx(roc_auc_score(truth, scores, sample_weight=group), abs=1e-12)
     assert result.metrics['val_auc_by_video'] == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
