@@ -1,4 +1,5 @@
 """Networks in time: the publisher's weights, under the publisher's names, give the publisher's logits; and what else several of them promise."""
+import numpy as np
 import pytest
 import torch
 from pytorchvideo.models import hub
@@ -192,3 +193,15 @@ def test_attention_adds_to_the_trunk():
     for asks in (network.slow_asks, network.fast_asks): nn.init.zeros_(asks.out.weight), nn.init.zeros_(asks.out.bias)
     clip = torch.rand(2, 3, 4, 64, 64)
     with torch.inference_mode(): assert torch.allclose(network.embed(clip), network.backbone(network.normalize(clip)), atol=1e-6)
+
+
+@pytest.mark.parametrize('option, value', [('trees', 5), ('depth', 1), ('learning_rate', 0.3), ('column_share', 0.9), ('seed', 7)])
+@pytest.mark.parametrize('name', ['xgboost_i3d', 'xgboost_r2plus1d'])
+def test_every_option_changes_the_trees(name, option, value):
+    rng = np.random.default_rng(0)
+    x, said = rng.normal(size=(60, 12)), []
+    y = (x[:, 0] + x[:, 1] * x[:, 2] > 0).astype(int)
+    for given in ({}, {option: value}):
+        network, trees = spec_of(name).make(task=Task(), pretrained=False, **{'trees': 30} | given)
+        said.append(trees.fit(x, y).predict_proba(x))
+    assert network is None and np.abs(said[0] - said[1]).max() > 1e-3
