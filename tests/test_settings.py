@@ -387,11 +387,24 @@ def built(name):
     return observe
 
 
-OPTIONS = {'logistic_regression': {'C': 3.0, 'balanced': 'false'}, 'naive_cnn': {'width': 4, 'dropout': 0.1}, 'x3d': {'depth': 1.5, 'dropout': 0.1},
+OPTIONS = {'logistic_regression': {'C': 3.0, 'balanced': 'false', 'penalty': 'l1', 'collinear': 0.01}, 'naive_cnn': {'width': 4, 'dropout': 0.1}, 'x3d': {'depth': 1.5, 'dropout': 0.1},
            'xgboost_pretrained_inception': {'backbone': 'test_vit', 'trees': 20, 'depth': 1, 'learning_rate': 0.3, 'column_share': 0.9}}
 BESIDE = {'x3d': 'profile=small', 'xgboost_pretrained_inception': 'pretrained=false model.backbone=test_resnet model.trees=30'}
 BUILT = {model: built(model) for model in OPTIONS}
 CASES.update({f'{m}: model.{k}': (v, BESIDE.get(m, ''), BUILT[m]) for m, values in OPTIONS.items() for k, v in values.items()})
+CASES['x3d: model.size'] = ('L', 'profile=small model.depth=null', BUILT['x3d'])
+
+
+def recomputed(place, words):
+    "How often a block is computed in one step: once more where its activations are not kept."
+    cfg, seen = compose('x3d', words), []
+    network = build(spec_of('x3d'), cfg, Task())
+    next(m for m in network.modules() if type(m).__name__ == 'ResBlock').register_forward_hook(lambda *given: seen.append(1))
+    network(torch.rand(2, 3, 4, 32, 32)).sum().backward()
+    return len(seen)
+
+
+CASES['x3d: model.checkpointing'] = ('true', 'profile=small', recomputed)
 
 
 def lost(name):
