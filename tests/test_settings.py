@@ -33,7 +33,7 @@ from fvc.core.table import write_table
 from fvc.core.workspace import Workspace
 from fvc.learning.tracking import ExperimentTracker
 from fvc.learning.training import make_accelerator
-from fvc.engine.workers import Spent
+from fvc.engine.workers import Failure, Spent
 
 MODELS = ('logistic_regression', 'naive_cnn', 'xgboost_pretrained_inception', 'x3d')
 CASES = {}  # key -> (another value, settings beside it, observation)
@@ -187,7 +187,7 @@ def started_from(place, words):
 
 # The data stages
 
-def one_video(name, work, table, out, config, schema, workspace, run=None, shard=(1, 1)):
+def one_video(name, work, table, out, config, schema, workspace, run=None, shard=(1, 1), variants=None, row_config=None):
     "In place of the engine: the first video alone, in this process, and its rows as a table."
     first = table.filter(pl.col('status') == 'ok')['video_id'][0]
     rows = table.filter(pl.col('video_id') == first, pl.col('status') == 'ok').to_dicts()
@@ -244,7 +244,7 @@ def here(work, items, workers=0, time_limit=0.0, memory_limit=0.0, heed=None):
         try:
             yield item, 'ok', work(dict(item, attempt=1)), Spent(0.01, 0.01)
         except ValueError as e:
-            yield item, 'failed', str(e), Spent(0.01, 0.01)
+            yield item, 'failed', Failure(str(e)), Spent(0.01, 0.01)
 
 
 @observes(stages__workers=3, stages__time_limit=7.0, stages__memory_limit=1.5, stages__retry_failed='true')

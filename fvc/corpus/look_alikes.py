@@ -21,7 +21,7 @@ def fingerprint_video(item: dict          # one video: its `workspace`, and `row
     row = item['rows'][0]
     found = dict(variant='original', path=row['path'], status='ok')
     try: made = fingerprint(item['workspace'].file(row['path']))
-    except VideoError as e: return [found | dict(status='failed', reason=settled(e, item))]
+    except VideoError as e: return [found | settled(e, item)]
     return [found | made | ({} if made['hashes'] else dict(reason=f"none of {made['looked']} frames has enough detail"))]
 
 def find_look_alikes(rows: list[dict],  # videos, judged

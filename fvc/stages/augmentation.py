@@ -18,6 +18,7 @@ from ..core.config import compose, seed_for
 from ..core.workspace import Workspace
 from ..video.frames import uniform_sample_indices, usable_frames
 from ..core.registry import UnknownName, nearest, parts, register_augmentation
+from ..engine.input_files import check_inputs
 from ..engine.per_video import run_stage
 from ..video.transcode import Output, transcode
 from ..video.frame_planes import Look, Source
@@ -192,12 +193,13 @@ def work(
     "Stage 1's rows of one video, their files written; VideoError for a video that cannot be read to its end."
     cv2.setNumThreads(1)  # the workers are what runs side by side
     for kind, function in (own or {}).items(): register_augmentation(kind)(function)
-    (row,), config, place = item['rows'], item['config'], item['workspace']
+    (row,), config, place, kept = item['rows'], item['config'], item['workspace'], item.get('kept', {})
     rows = [dict(variant='original', kind='original', params='{}', path=row['path'], status='ok', reason=row.get('reason'), **{
         name: row[name] for name in ('frames', 'width', 'height', 'fps', 'duration', 'bytes', 'sha256')})]
     def copies(seen: Look) -> list[Output]:
         outputs = []
         for variant, kind in variants(config['num_augmentations'], config['kinds']).items():
+            if variant in kept: continue
             edit = parts('filter')[kind](np.random.default_rng(seed_for(item['video_id'], variant, config['seed'])), seen)
             path = place.row_path(1, item['video_id'], f'{variant}.mp4')
             rows.append(dict(variant=variant, kind=kind, params=json.dumps(edit.params, sort_keys=True), path=path, status='ok'))
@@ -220,4 +222,6 @@ def stage1_augment_videos(
     index, config = place.read_index(), asdict(stages.augmentation)
     kinds = set(variants(config['num_augmentations'], config['kinds']).values())
     own = {k: f for k, f in parts('filter').items() if k in kinds and f.__module__ != 'fvc.stages.augmentation'}
-    return run_stage('stage 1', partial(work, own=own), index, place.table(1), config, SCHEMA, place, stages, shard)
+    check_inputs('stage 1', index, place.index, place)
+    names = ['original', *variants(config['num_augmentations'], config['kinds'])]
+    return run_stage('stage 1', partial(work, own=own), index, place.table(1), config, SCHEMA, place, stages, shard, names)

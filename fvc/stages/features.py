@@ -16,6 +16,7 @@ from ..core.config import compose
 from ..core.files import atomic_path
 from ..core.table import read_table
 from ..core.workspace import Workspace
+from ..engine.input_files import check_inputs
 from ..engine.per_video import run_stage
 from ..engine.workers import settled
 from ..forensics.signals import feature_names, measure
@@ -30,9 +31,10 @@ def feature_rows(
     cv2.setNumThreads(1)  # the workers are what runs side by side
     rows = []
     for row in item['rows']:
+        if row['variant'] in item.get('kept', {}): continue
         about = {'variant': row['variant'], 'path': row['path'], 'prefix': bool(row.get('prefix'))}
         try: rows.append(about | {'status': 'ok'} | measure(item['workspace'].file(row['path']), row, item['config']))
-        except VideoError as error: rows.append(about | {'status': 'failed', 'reason': settled(error, item)})
+        except VideoError as error: rows.append(about | settled(error, item))
     return rows
 
 
@@ -76,6 +78,7 @@ def stage2_extract_features(
     """
     stages, place, columns = compose(None, overrides).stages, Workspace.find(data), feature_names(2)
     rows = read_input(place, 1)
+    check_inputs('stage 2', rows, place.table(1), place)
     config = {'num_frames': stages.features.num_frames}
     table = run_stage('stage 2', work, rows, place.table(2), config, {'prefix': 'Boolean'} | dict.fromkeys(columns, 'Float64'), place, stages, shard)
     if stages.features.save_npy: save_arrays(table, columns, place.folder(2)/'arrays')

@@ -8,6 +8,7 @@ __all__ = ['work', 'stage4_extract_scaled_features']
 # %% ../../nbs/4_scaled_features.ipynb #d606c14c
 from ..core.config import compose
 from ..core.workspace import Workspace
+from ..engine.input_files import check_inputs
 from ..engine.per_video import run_stage
 from ..forensics.scaled_signals import measure_scaled
 from ..forensics.signals import feature_names
@@ -30,6 +31,7 @@ def stage4_extract_scaled_features(
     """
     stages, place, columns = compose(None, overrides).stages, Workspace.find(data), feature_names(4)
     rows = read_input(place, 3)
+    check_inputs('stage 4', rows, place.table(3), place, originals=False)
     config = {'num_frames': stages.scaled_features.num_frames}
     table = run_stage('stage 4', work, rows, place.table(4), config, {'prefix': 'Boolean'} | dict.fromkeys(columns, 'Float64'), place, stages, shard)
     if stages.scaled_features.save_npy: save_arrays(table, columns, place.folder(4)/'arrays')

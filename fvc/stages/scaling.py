@@ -13,6 +13,7 @@ from functools import partial
 from ..core.config import compose
 from ..core.table import read_table
 from ..core.workspace import Workspace
+from ..engine.input_files import check_inputs
 from ..engine.per_video import run_stage
 from ..engine.workers import settled
 from ..video.frames import usable_frames
@@ -36,8 +37,9 @@ def work(item: dict) -> list[dict]:
     for row in item['rows']:
         path = place.row_path(3, item['video_id'], f"{row['variant']}.mp4")
         about = dict(variant=row['variant'], prefix=bool(row.get('prefix')))
+        if row['variant'] in item.get('kept', {}): continue
         try: made = scale_video(place.file(row['path']), place.file(path), config, usable_frames(row), redraw)
-        except ValueError as e: rows.append(dict(about, path=None, status='failed', reason=settled(e, item)))
+        except ValueError as e: rows.append(dict(about, path=None, **settled(e, item)))
         else: rows.append(dict(about, path=path, status='ok', **made))
     return rows
 
@@ -52,6 +54,7 @@ def stage3_scale_videos(data: str = '', # the workspace
     "Write the scaled videos and their table; raises FileNotFoundError before stage 1, MissingWeights, StaleConfiguration."
     stages, place = compose(None, overrides).stages, Workspace.find(data)
     rows = read_table(place.table(1))
+    check_inputs('stage 3', rows, place.table(1), place)
     redrawing(stages.scaling.method, stages.scaling.weights)  # weights that are missing are said now, not once a video
     return run_stage('stage 3', work, rows, place.table(3), asdict(stages.scaling), SCHEMA, place,
                      stages, shard)

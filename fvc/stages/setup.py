@@ -40,7 +40,7 @@ def probe_video(item: dict          # one video: its `workspace`, and `rows` wit
         seen = probe(file)
         found |= {name: getattr(seen, name) for name in PROBED if name not in found and name != 'prefix'}
         return [found | _sound(file, seen, row['use_prefix'])]
-    except VideoError as e: return [found | dict(status='failed', reason=settled(e, item))]
+    except VideoError as e: return [found | settled(e, item)]
 
 def _sound(file, seen, use_prefix):
     "What there is to say of damage: a truncated video fails, or its sound part is used and flagged."

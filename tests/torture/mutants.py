@@ -75,7 +75,7 @@ def watched(log):
     def process(*args, **rest):
         for item, status, answer, spent in inner(*args, **rest):
             with open(log, 'a') as out:
-                out.write(json.dumps([item['video_id'], status, spent.wall, answer if status == 'failed' else '']) + '\n')
+                out.write(json.dumps([item['video_id'], status, spent.wall, answer.reason if status == 'failed' else '']) + '\n')
             yield item, status, answer, spent
 
     fvc.engine.per_video.process = process
