@@ -79,7 +79,7 @@ def test_poisoned_validation_features_change_nothing_fitted(copy):
     shutil.rmtree(copy / 'stage5')
     held = read_table(copy / 'folds.arrow').filter(pl.col('fold') == 1)['video_id'].to_list()
     poison = [pl.when(pl.col('video_id').is_in(held)).then(1e9).otherwise(c).alias(c) for c in feature_columns(2)]
-    rewrite(copy / 'features_stage2' / 'features_metadata.arrow', lambda t: t.with_columns(poison))
+    rewrite(Workspace(copy).table(2), lambda t: t.with_columns(poison))
     after = run_fold('logistic_regression', 1, str(copy), TABLE)
     assert same(old, weights(after)) and after.facts['threshold'] == threshold
     assert not np.array_equal(scores, after.predictions['score'])

@@ -5,9 +5,11 @@ import shutil
 import polars as pl
 import pytest
 from conftest import write_clip
+from fvc.core.config import compose
 from fvc.core.files import file_sha256
 from fvc.core.table import read_table
 from fvc.core.workspace import Workspace
+from fvc.evidence.integrity import audit_integrity
 from fvc.running import pipeline
 from fvc.running.cli import main
 
@@ -182,3 +184,57 @@ def test_damage_that_keeps_the_size_is_mended(home, capsys):
     assert equal(before, tables(home))
     whole = [file_sha256(home / 'work' / p) == s for n in (0, 2) for p, s in before[n].select('path', 'sha256').iter_rows()]
     assert all(whole)
+
+
+def cfg_of(*words):
+    return compose(None, [*WORDS, *words])
+
+
+def stamps(folder):
+    return {p: p.stat().st_mtime_ns for p in folder.rglob('*.mp4')}
+
+
+def test_more_copies_are_added_and_fewer_ignore_them(home, capsys):
+    place, before = Workspace(home / 'work'), tables(home)
+    kept = stamps(place.folder(1)) | stamps(place.folder(3))
+    for number in STAGES:
+        assert stage(home, number, 'stages.augmentation.num_augmentations=3') == 0
+    more = cfg_of('stages.augmentation.num_augmentations=3')
+    now = stamps(place.folder(1)) | stamps(place.folder(3))
+    assert kept.items() < now.items() and len(now) == len(kept) + 14, 'seven new copies, and they scaled'
+    for number, old in zip(STAGES, before):
+        rows = read_table(place.table(number, more))
+        assert rows.height == 28 and rows.filter(pl.col('variant') != 'brightness').equals(old), number
+        assert read_table(place.table(number, cfg_of())).equals(old) and len(place.tables(number)) == 2
+    capsys.readouterr()
+    for words in ((), ('stages.augmentation.num_augmentations=3',)):
+        for number in STAGES:
+            assert stage(home, number, *words) == 0
+    assert capsys.readouterr().out.count(', 0 to do') == 8 and now == stamps(place.folder(1)) | stamps(place.folder(3))
+
+
+def test_a_setting_changed_and_changed_back_finds_its_table(home, capsys):
+    place, before = Workspace(home / 'work'), tables(home)
+    kept = stamps(home / 'work')
+    for word in ('stages.augmentation.crf=40', 'stages.scaling.target_size=32'):
+        for number in (1, 3):
+            assert stage(home, number, word) == 0
+    assert kept.items() < stamps(home / 'work').items()
+    assert all(read_table(place.table(n, cfg_of())).equals(old) for n, old in zip(STAGES, before))
+    small = read_table(place.table(3, cfg_of('stages.scaling.target_size=32')))
+    assert small['width'].max() == 32 and before[2]['width'].max() == 48
+    assert not set(small['path']) & set(before[2]['path'])
+    assert audit_integrity(str(home / 'work')).sound
+    capsys.readouterr()
+    for number in STAGES:
+        assert stage(home, number) == 0
+    assert capsys.readouterr().out.count(', 0 to do') == 4
+
+
+def test_settings_without_a_table_say_which_stages_to_run(home, capsys):
+    assert stage(home, 4, 'stages.scaling.target_size=64') == 2
+    said = capsys.readouterr().err
+    assert 'no table of stage 3' in said and '"fvc stage 3 ' in said and '"fvc stage 1 ' not in said and 'stages.scaling.target_size=64' in said, said
+    assert main(['stage', '2', '--data', str(home / 'work')]) == 2
+    said = capsys.readouterr().err
+    assert 'no table of stage 1 was made with the default settings; run "fvc stage 1"' in said and 'there is one made with stages.augmentation.num_augmentations=2' in said, said

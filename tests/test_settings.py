@@ -29,7 +29,7 @@ from fvc.engine.per_video import run_stage
 from fvc.stages import augmentation, features, scaled_features, scaling
 from fvc.stages.setup import deal_folds, setup
 from fvc.core.files import write_text
-from fvc.core.table import write_table
+from fvc.core.table import read_table, write_table
 from fvc.core.workspace import Workspace
 from fvc.learning.tracking import ExperimentTracker
 from fvc.learning.training import make_accelerator
@@ -187,7 +187,7 @@ def started_from(place, words):
 
 # The data stages
 
-def one_video(name, work, table, out, config, schema, workspace, run=None, shard=(1, 1), variants=None, row_config=None):
+def one_video(name, work, table, out, config, schema, workspace, run=None, shard=(1, 1), variants=None, row_config=None, settings=None):
     "In place of the engine: the first video alone, in this process, and its rows as a table."
     first = table.filter(pl.col('status') == 'ok')['video_id'][0]
     rows = table.filter(pl.col('video_id') == first, pl.col('status') == 'ok').to_dicts()
@@ -196,7 +196,8 @@ def one_video(name, work, table, out, config, schema, workspace, run=None, shard
 
 
 def one_stage(module, function, place, words):
-    with patch.object(module, 'run_stage', one_video):
+    rows = lambda self, stage, cfg: read_table(self.table(stage))  # of the corpus, whatever is asked of this stage
+    with patch.object(module, 'run_stage', one_video), patch.object(module, 'check_inputs'), patch.object(Workspace, 'read_rows', rows):
         return function(str(place.root.parent / 'scratch'), words)
 
 
@@ -213,9 +214,10 @@ def kinds(place, words):
 
 def measured(module, function, folder, stage_number):
     def observe(place, words):
-        table, made = one_stage(module, function, place, words), place.root.parent / 'scratch' / folder / 'arrays'
+        table, made = one_stage(module, function, place, words), place.root.parent / 'scratch' / folder
         files = sorted(p.name for p in made.rglob('*.npy'))
-        shutil.rmtree(made, ignore_errors=True)
+        for arrays in made.glob('arrays*'):
+            shutil.rmtree(arrays)
         return table.select(feature_columns(stage_number)).rows(), files
     return observe
 

@@ -210,6 +210,7 @@ def run_stage(name: str, # shown in front of the progress bar, e.g. 'stage 1'
               shard: tuple[int, int] = (1, 1), # (i, n): do the i-th of n shares
              variants: list[str] | None = None, # rows that each video gets; None: one for each that came in
              row_config: dict | None = None, # settings that one row depends on, where not all of `config`
+             settings: dict | None = None, # by which the table is found, kept in it
              ): # polars.DataFrame
     """Run `work` over a table with resume: rows that stand, here or in a table made with other settings, are not made again.
 
@@ -226,11 +227,11 @@ def run_stage(name: str, # shown in front of the progress bar, e.g. 'stage 1'
             print(f'{name}: {len(mine)} videos, {len(mine) - len(todo)} done before, {len(todo)} to do')
             try: _work_through(name, work, todo, videos, earlier, parts, run, stop)
             finally: sweep()
-            if not share: return parts.compact(videos.order, _schema(schema), _versions())
-        return _merge(parts, videos, set(mine), _schema(schema), earlier)
+            if not share: return parts.compact(videos.order, _schema(schema), _about(settings))
+        return _merge(parts, videos, set(mine), _schema(schema), earlier, _about(settings))
 
 # %% ../../nbs/engine/03_per_video.ipynb #f724a535
-def _merge(parts, videos, mine, schema, earlier):
+def _merge(parts, videos, mine, schema, earlier, about):
     "Write the table if this is the shard that ends last; else give what this one has."
     try:
         with locked(parts.folder/'lock', parts.path):  # no shard is running
@@ -238,7 +239,7 @@ def _merge(parts, videos, mine, schema, earlier):
             missing = [v for v in videos.order if v not in mine and not _is_recorded(earlier, videos[v])]
             if not missing:
                 _sweep(parts.path.parent.rglob(TEMPORARY + '*'))
-                return parts.compact(videos.order, schema, _versions())
+                return parts.compact(videos.order, schema, about)
         print(f'{len(missing)} videos of other shards are not done yet: the table is written when the last shard ends')
     except AlreadyRunning: print('other shards are running: the table is written when the last one ends')
     return parts.gathered([v for v in videos.order if v in mine], schema)
@@ -251,6 +252,6 @@ def _schema(own):
     import polars as pl
     return dict.fromkeys(COMMON, pl.String) | {column: getattr(pl, kind) if isinstance(kind, str) else kind for column, kind in own.items()}
 
-def _versions():
+def _about(settings):
     from importlib.metadata import version
-    return dict(versions={p: version(p) for p in ('fvc', 'av', 'numpy', 'opencv-python-headless', 'polars')})
+    return dict(settings=settings or {}, versions={p: version(p) for p in ('fvc', 'av', 'numpy', 'opencv-python-headless', 'polars')})

@@ -130,10 +130,11 @@ def _stage(a):
     from fvc.running.pipeline import Failures, count_failures, run_one_stage
     Failures(a.number, 0, 0, 0).within(a.allow_failures)  # is it a number?
     extra = [] if a.num_augmentations is None else [f'stages.augmentation.num_augmentations={a.num_augmentations}']
-    table = run_one_stage(a.number, a.data, [*extra, *a.overrides], a.shard)
+    words = [*extra, *a.overrides]
+    table = run_one_stage(a.number, a.data, words, a.shard)
     failed = table.filter(table['status'] == 'failed')
     for row in failed.head(20).iter_rows(named=True): print(f"{row['video_id']} {row['variant']}: {row['reason']}", file=sys.stderr)
-    failures = count_failures(a.number, a.data, table)
+    failures = count_failures(a.number, a.data, words, table)
     if failures.failed: print(failures)
     return 0 if failures.within(a.allow_failures) else 3
 

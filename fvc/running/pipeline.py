@@ -73,12 +73,13 @@ class Failures:
 # %% ../../nbs/running/03_pipeline.ipynb #c881b51c
 def count_failures(number: int, # of the stage
                    data: str, # the workspace
-                   table: pl.DataFrame, # what the stage gave
+                   overrides: list[str], # it ran with
+                   table: pl.DataFrame, # what it gave
                   ) -> Failures:
     "Videos that failed in this stage."
     place, keys = Workspace.find(data), ['video_id', 'variant']
-    before = read_table(place.table(BEFORE[number]))
-    if number == 1: before = before.with_columns(variant=pl.lit('original'))
+    cfg = compose(None, stage_words(overrides))
+    before = place.read_index().with_columns(variant=pl.lit('original')) if number == 1 else place.read_rows(BEFORE[number], cfg)
     lost = before.filter(pl.col('status') != 'ok').select(keys)
     failed = table.filter(pl.col('status') == 'failed').join(lost, on=keys, how='anti')
     opened = before.filter((pl.col('status') == 'ok') & pl.col('video_id').is_in(table['video_id'].implode()))
@@ -114,9 +115,10 @@ def status(data: str = '') -> list[dict]: # part, rows, ok, failed, excluded
     place.require()
     lines = []
     for number in (0, 1, 2, 3, 4):
-        if not place.table(number).is_file(): continue
-        counts = dict(read_table(place.table(number))['status'].value_counts().iter_rows())
-        lines.append(dict(part=f'stage {number}', rows=sum(counts.values()), **{s: counts.get(s, 0) for s in ('ok', 'failed', 'excluded')}))
+        for table in place.tables(number):
+            counts = dict(read_table(table)['status'].value_counts().iter_rows())
+            _, dash, suffix = table.stem.partition('-')
+            lines.append(dict(part=f'stage {number}{dash}{suffix}', rows=sum(counts.values()), **{s: counts.get(s, 0) for s in ('ok', 'failed', 'excluded')}))
     for run in place.runs():
         file = place.run(run)/'metrics.json'
         done = len(json.loads(file.read_text())['fold_results']) if file.is_file() else 0
@@ -188,7 +190,7 @@ def run(source: str | None = None, # folder with archives or videos; `None`: wha
     for name in names: compose(spec_of(name), overrides)
     place = _corpus(source, data, overrides, password_file)
     for number in (1, 2, 3, 4):
-        failures = count_failures(number, place, run_one_stage(number, place, overrides))
+        failures = count_failures(number, place, overrides, run_one_stage(number, place, overrides))
         if failures.failed: print(failures)
     outcomes = train_all(names, place, overrides, workers)
     failed = [f'{o.task.output.stem}: {o.note}' for o in outcomes if o.state == 'failed']
