@@ -238,3 +238,15 @@ def test_settings_without_a_table_say_which_stages_to_run(home, capsys):
     assert main(['stage', '2', '--data', str(home / 'work')]) == 2
     said = capsys.readouterr().err
     assert 'no table of stage 1 was made with the default settings; run "fvc stage 1"' in said and 'there is one made with stages.augmentation.num_augmentations=2' in said, said
+
+
+def test_a_banner_is_not_scaled_beyond_four_times_the_target(home):
+    place = Workspace(home / 'work')
+    write_clip(home / 'source/real/banner.mp4', 60, frames=4, size=(640, 32))
+    pipeline.setup_workspace(str(home / 'source'), str(place), WORDS)
+    words = ['stages.scaling.scale_by=shortest']
+    assert stage(home, 1) == 0 and stage(home, 3, *words) == 0
+    rows = read_table(place.table(3, cfg_of(*words)))
+    banner = rows.filter(pl.col('video_id').str.contains('banner'))
+    assert set(banner.select('width', 'height', 'is_bounded').rows()) == {(192, 10, True)}
+    assert set(rows.filter(~pl.col('video_id').str.contains('banner'))['is_bounded']) == {False}

@@ -208,6 +208,7 @@ def corpus_line(self: Workspace) -> str:
     "Line at the head of every report: which corpus it is about."
     c = self.about
     part = f", {c['partial']} damaged and used in part" if c.get('partial') else ''
+    if c.get('unopened'): part += f", {c['unopened']:,} known, not opened"
     return (f"{'SAMPLE corpus' if c['sample'] else 'Corpus'} {c['name']}: {c['videos']} videos ({c['real']} real, "
             f"{c['fake']} fake, {c['excluded']} excluded, {c['failed']} failed{part}), {c['cascades']} cascades, "
             f"{c['groups']} groups, data {c['data_hash']}")

@@ -89,5 +89,5 @@ def audit_integrity(data: str = '',  # the workspace
     index = place.read_index()['status'].value_counts()
     index = dict(index.iter_rows())
     told = f'{table.height} files of {checked["video_id"].n_unique()} videos checked, {wrong.height} not as recorded'
-    return Finding('integrity', f'{told}; the index also has {index.get("failed", 0)} failed and {index.get("excluded", 0)} excluded videos, '
-                   'which are not checked.', wrong, not wrong.height)
+    return Finding('integrity', f'{told}; the index also has {index.get("failed", 0)} failed, {index.get("excluded", 0)} excluded videos, '
+                   f'and {index.get("unopened", 0):,} that were never opened, which are not checked.', wrong, not wrong.height)

@@ -108,7 +108,8 @@ def report(data: str = '') -> list[str]: # paths of HTML pages
     for task in tasks: task.marker('done').unlink(missing_ok=True)  # there may be new runs
     return _pages(tasks, 'report')
 
-def status(data: str = '') -> list[dict]: # part, rows, ok, failed, excluded
+# %% ../../nbs/running/03_pipeline.ipynb #0e668929
+def status(data: str = '') -> list[dict]: # part, rows, ok, failed, excluded, unopened
     "What the workspace holds: rows of every table by verdict, and finished folds of every run."
     place = Workspace.find(data)
     if not place.index.is_file(): raise FileNotFoundError(f'{place} holds no index: run "fvc setup --source DIR" first')
@@ -118,11 +119,11 @@ def status(data: str = '') -> list[dict]: # part, rows, ok, failed, excluded
         for table in place.tables(number):
             counts = dict(read_table(table)['status'].value_counts().iter_rows())
             _, dash, suffix = table.stem.partition('-')
-            lines.append(dict(part=f'stage {number}{dash}{suffix}', rows=sum(counts.values()), **{s: counts.get(s, 0) for s in ('ok', 'failed', 'excluded')}))
+            lines.append(dict(part=f'stage {number}{dash}{suffix}', rows=sum(counts.values()), **{s: counts.get(s, 0) for s in ('ok', 'failed', 'excluded', 'unopened')}))
     for run in place.runs():
         file = place.run(run)/'metrics.json'
         done = len(json.loads(file.read_text())['fold_results']) if file.is_file() else 0
-        if done: lines.append(dict(part=run, rows=done, ok=done, failed=0, excluded=0))
+        if done: lines.append(dict(part=run, rows=done, ok=done, failed=0, excluded=0, unopened=0))
     return lines
 
 # %% ../../nbs/running/03_pipeline.ipynb #0d5cd140

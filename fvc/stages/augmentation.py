@@ -184,7 +184,7 @@ def variants(
     return {kind if turn == 1 else f'{kind}_{turn}': kind for kind, turn in turns}
 
 # %% ../../nbs/1_augmentation.ipynb #b3d921ed
-SCHEMA = dict(kind='String', params='String', prefix='Boolean', frames='Int64', width='Int64', height='Int64', fps='Float64',
+SCHEMA = dict(kind='String', params='String', prefix='Boolean', has_audio='Boolean', frames='Int64', width='Int64', height='Int64', fps='Float64',
               duration='Float64', bytes='Int64', sha256='String')
 
 def work(
@@ -210,7 +210,7 @@ def work(
     few = config['num_frames'] and set(uniform_sample_indices(row['frames'], config['num_frames']).tolist())
     written = transcode(place.file(row['path']), copies, few or None, usable_frames(row))
     for made, copy in zip(rows[1:], written): made.update({k: v for k, v in asdict(copy).items() if k != 'path'})
-    for made in rows: made['prefix'] = bool(row.get('prefix'))
+    for made in rows: made.update(prefix=bool(row.get('prefix')), has_audio=made['variant'] == 'original' and row.get('has_audio'))  # copies carry no sound
     return rows
 
 # %% ../../nbs/1_augmentation.ipynb #2cf0f77d

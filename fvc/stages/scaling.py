@@ -41,12 +41,12 @@ def work(item: dict,
         if row['variant'] in item.get('kept', {}): continue
         try: made = scale_video(place.file(row['path']), place.file(path), config, usable_frames(row), redraw)
         except ValueError as e: rows.append(dict(about, path=None, **settled(e, item)))
-        else: rows.append(dict(about, path=path, status='ok', **made))
+        else: rows.append(dict(about, path=path, status='ok', has_audio=False, **made))
     return rows
 
 # %% ../../nbs/3_scaling.ipynb #0e4d6cfa
-SCHEMA = dict(prefix='Boolean', original_width='Int32', original_height='Int32', width='Int32', height='Int32', frames='Int32', fps='Float64',
-              duration='Float64', bytes='Int64', sha256='String', is_upscaled='Boolean', is_downscaled='Boolean')
+SCHEMA = dict(prefix='Boolean', has_audio='Boolean', original_width='Int32', original_height='Int32', width='Int32', height='Int32', frames='Int32', fps='Float64',
+              duration='Float64', bytes='Int64', sha256='String', is_upscaled='Boolean', is_downscaled='Boolean', is_bounded='Boolean')
 
 def stage3_scale_videos(data: str = '', # the workspace
                         overrides: str | list[str] = '', # e.g. 'stages.scaling.target_size=320'

@@ -106,11 +106,13 @@ COLUMNS = dict(video_id=pl.String, platform=pl.String, label=pl.Int8, label_text
 
 def judge(rows: list[dict],         # videos of a plan; completed in place
           probed: dict[str, dict],  # video_id -> row of the probe
+          metadata_only: bool = False,  # videos without a file are known, not missed
          ) -> None:
     "Add to every video what the probe saw, and its verdict."
     for r in rows:
         missing = f"file is missing: {printable(r['file']) or r['platform'] + '/' + r['native']}"
-        seen = probed.get(r['video_id'], dict.fromkeys(PROBED) | dict(status='failed', reason=missing))
+        absent = dict(status='unopened', reason='known, not opened') if metadata_only else dict(status='failed', reason=missing)
+        seen = probed.get(r['video_id'], dict.fromkeys(PROBED) | absent)
         r.update({name: seen[name] for name in PROBED})
         if seen['status'] == 'ok' and not seen['prefix']: continue
         if r['status'] == 'ok': r.update(status=seen['status'], reason=seen['reason'])
@@ -138,7 +140,7 @@ def _about(plan: Plan, index: pl.DataFrame, folds: pl.DataFrame) -> dict:
     states = Counter(index['status'])
     return dict(format=FORMAT, name=plan.name, sample=plan.sample, source_kind=plan.kind, videos=len(index),
                 real=int((ok['label'] == 0).sum()), fake=int((ok['label'] == 1).sum()), excluded=states['excluded'],
-                failed=states['failed'], cascades=len(cascades), groups=index['group'].n_unique(),
+                failed=states['failed'], unopened=states['unopened'], cascades=len(cascades), groups=index['group'].n_unique(),
                 folds=int(folds['fold'].max()), partial=int(index['prefix'].sum()), data_hash=canonical_hash(content))
 
 # %% ../../nbs/0_setup.ipynb #b7e66555
@@ -173,7 +175,7 @@ def _fill(plan, place, cfg, password, limits):
     rows, split = plan.rows, cfg.split
     stored = _grouped(rows, place, split, cfg.stages.setup.recut)
     place_videos(plan, place, cfg.stages.setup.link, password, limits)
-    judge(rows, probe_videos(rows, place, cfg.stages))
+    judge(rows, probe_videos(rows, place, cfg.stages), cfg.stages.setup.metadata_only)
     plan.report += merge_contents(rows)
     merged = _joined(rows, place, stored, cfg.stages)
     folds = deal_folds(rows, stored, split)
