@@ -292,3 +292,33 @@ def test_the_sidebar_follows_the_chapters():
 def test_readme_says_what_the_front_page_says():
     from readme import readme
     assert (ROOT / 'README.md').read_text(encoding='utf-8') == readme(), 'run python .ci/readme.py'
+
+
+BRANCHES = {  # what only some modules may ask -> those modules
+    r'\bspec\.kind\b|\bself\.spec\.kind\b': {'fitting', 'checks', 'runs', 'registry'},  # runs: which settings a kind reads
+    r'\bif [\w.]*\btask(\.kind)? *(==|!=)|\btask\.kind *(==|!=)': {'tasks', 'labels'},  # labels: where stage 0 decides on the task
+    r'\bspec\.input\b|\.sigmoid\(\)\[:, 0\]|predict_proba\([^)]*\)\[:, 1\]': set(),
+}
+
+
+def asking(text):
+    "What of `BRANCHES` a text asks."
+    return {pattern for pattern in BRANCHES if re.search(pattern, text)}
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_only_its_own_rooms_ask_what_kind_of_model_or_task_it_is(path):
+    for cell in exported(path):
+        wrong = {p for p in asking(cell) if module_stem(path) not in BRANCHES[p]}
+        assert not wrong, f'{path.name} asks {wrong}; ask the Task, or let the kind choose in fitting:\n{cell}'
+
+
+def module_stem(path):
+    return path.stem.split('_', 1)[1] if path.stem[0].isdigit() else path.stem
+
+
+@pytest.mark.parametrize('text, found', [
+    ("if spec.kind == 'network': fit()", 1), ("if task == 'binary': x", 1), ("return 1 if m.task.kind == 'multilabel' else 2", 1), ('p = e.predict_proba(x)[:, 1]', 1),
+    ('logits.sigmoid()[:, 0]', 1), ('task.scores(logits)', 0), ('task.kind in spec.serves', 0), ("split.kind == 'kfold'", 0), ('FITS[kind](m)', 0)])
+def test_such_questions_are_noticed(text, found):
+    assert len(asking(text)) == found

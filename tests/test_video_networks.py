@@ -1,4 +1,5 @@
 """Networks in time: the publisher's weights, under the publisher's names, give the publisher's logits; and what else several of them promise."""
+import numpy as np
 import pytest
 import torch
 from pytorchvideo.models import hub
@@ -156,3 +157,51 @@ def test_dropout_is_before_the_head():
         assert [m.p for m in drops] == [0.2] and drops[0] is network.head[0], name
         features = torch.rand(2, network.head[1].in_features)
         assert torch.allclose(network.eval().head(features), linear(features, network.head[1].weight, network.head[1].bias))
+
+
+def test_two_streams_take_as_many_fields_as_they_were_built_for():
+    network = spec_of('two_stream').make(task=Task(), shapes=dict(flow=(2, 4, 64, 64)), backbone='test_resnet', pretrained=False).eval()
+    with pytest.raises(ValueError, match='built for 4 flow fields and got 5: data.frames'): network(torch.rand(1, 3, 4, 64, 64), torch.rand(1, 2, 5, 64, 64))
+
+
+def test_motion_starts_from_the_filters_of_pictures(publish, tmp_path):
+    "Each of the twenty channels has the mean over colours of the published filter."
+    import timm
+    reference = timm.create_model('test_resnet')
+    torch.save(reference.state_dict(), tmp_path / 'test_resnet.pth')
+    network = spec_of('two_stream').make(task=Task(), shapes=dict(flow=(2, 10, 64, 64)), backbone='test_resnet')
+    def first(net): return next(m for m in net.modules() if isinstance(m, nn.Conv2d)).weight
+    assert network.origin.startswith('FVC_WEIGHTS, test_resnet.pth')
+    assert torch.equal(first(network.appearance), first(reference)) and torch.equal(first(network.motion), first(reference).mean(1, keepdim=True).expand(-1, 20, -1, -1))
+
+
+def test_checkpointing_of_x3d_keeps_less():
+    clip, kept = torch.rand(1, 3, 4, 64, 64), []
+    for checkpointing in (False, True):
+        network, sizes = made('x3d', Task(), saved=dict(spec_of('x3d').tiny) | {'model.checkpointing': checkpointing}).train(), []
+        def keep(tensor):
+            sizes.append(tensor.numel())
+            return tensor
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t): network(clip)
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 2, kept
+
+
+def test_attention_adds_to_the_trunk():
+    "Where what is heard is nothing, the network is SlowFast."
+    network = made('slowfast_attention', Task(), saved=dict(spec_of('slowfast_attention').tiny)).eval()
+    for asks in (network.slow_asks, network.fast_asks): nn.init.zeros_(asks.out.weight), nn.init.zeros_(asks.out.bias)
+    clip = torch.rand(2, 3, 4, 64, 64)
+    with torch.inference_mode(): assert torch.allclose(network.embed(clip), network.backbone(network.normalize(clip)), atol=1e-6)
+
+
+@pytest.mark.parametrize('option, value', [('trees', 5), ('depth', 1), ('learning_rate', 0.3), ('column_share', 0.9), ('seed', 7)])
+@pytest.mark.parametrize('name', ['xgboost_i3d', 'xgboost_r2plus1d'])
+def test_every_option_changes_the_trees(name, option, value):
+    rng = np.random.default_rng(0)
+    x, said = rng.normal(size=(60, 12)), []
+    y = (x[:, 0] + x[:, 1] * x[:, 2] > 0).astype(int)
+    for given in ({}, {option: value}):
+        network, trees = spec_of(name).make(task=Task(), pretrained=False, **{'trees': 30} | given)
+        said.append(trees.fit(x, y).predict_proba(x))
+    assert network is None and np.abs(said[0] - said[1]).max() > 1e-3

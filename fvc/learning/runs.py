@@ -68,13 +68,14 @@ def _definitions(source):
     "Top-level statements of a module or of exported cells, by what they define, without docstrings and imports."
     found = {}
     for node in _without_docstrings(ast.parse(source)).body:
-        if isinstance(node, (ast.Import, ast.ImportFrom)): continue
-        if hasattr(node, 'name'): name = node.name
-        elif isinstance(node, ast.Assign): name = ', '.join(map(ast.unparse, node.targets))
-        else: name = ast.unparse(node)
+        remark = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if remark or isinstance(node, (ast.Import, ast.ImportFrom)): continue
+        assigned = isinstance(node, ast.Assign)
+        name = ', '.join(map(ast.unparse, node.targets)) if assigned else getattr(node, 'name', ast.unparse(node))
         if name != '__all__': found[name] = ast.dump(node)
     return found
 
+# %% ../../nbs/learning/16_runs.ipynb #5b0e77c2
 def source_of(spec: Spec) -> dict[str, str]:  # file ('' for a notebook's cells) and code, a hash of its definitions
     "Where a model's code stands and what it is."
     module = sys.modules.get(spec.build.__module__)

@@ -26,7 +26,7 @@ def ensemble(task: Task,  # what the scores mean
     if method == 'vote': return SoftVote(task.outputs)
     if method != 'stacking': raise ValueError(f'model.method={method}: choose vote or stacking')
     weighing = LogisticRegression(C=C, class_weight='balanced', max_iter=2000)
-    return make_pipeline(StandardScaler(), OneVsRestClassifier(weighing) if task.kind == 'multilabel' else weighing)
+    return make_pipeline(StandardScaler(), OneVsRestClassifier(weighing) if task.several else weighing)
 
 # %% ../../nbs/5v_ensemble.ipynb #b5eb2721
 spec = Spec('ensemble', ensemble, kind='estimator', inputs=('scores',), needs=members_of,

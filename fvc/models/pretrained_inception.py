@@ -59,7 +59,7 @@ class PretrainedInception(nn.Module):
         found = self.backbone(clip.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(clip), -1)).transpose(1, 2)
         kept = torch.ones_like(found[:, :1]) if mask is None else mask.flatten(2).any(2)[:, None].to(found.dtype)
         for block in self.blocks: found = block(found, kept)
-        return self.norm((found * kept).sum(2) / kept.sum(2))
+        return self.norm(found.sum(2) / kept.sum(2))
 
     def forward(self, clip: Tensor, mask: Tensor | None = None) -> Tensor: return self.head(self.embed(clip, mask))
 

@@ -54,11 +54,11 @@ def two_stream(task: Task,  # what its logits mean
     "Pictures and motion judged apart and averaged; raises `MissingWeights` when weights cannot be had."
     return TwoStream(task.outputs, backbone, pretrained, shapes['flow'][1], dropout)
 
-# %% ../../nbs/5u_two_stream.ipynb #7a3ecd54
+# %% ../../nbs/5u_two_stream.ipynb #435bd4f5
 spec = Spec('two_stream', two_stream, inputs=('clip', 'flow'), clip=Clip(frames=10, size=224, stride=1),
             defaults={'optim.name': 'sgd', 'optim.lr': 1e-3, 'optim.head_lr_scale': 10, 'optim.weight_decay': 5e-4,
                       'optim.warmup_epochs': 1, 'training.epochs': 30, 'training.batch_size': 8},
-            profiles={'small': {'data.frames': 4, 'data.size': 96, 'data.variants': 1, 'training.epochs': 5, 'model.backbone': 'resnet10t',
+            profiles={'small': {'data.frames': 4, 'data.size': 96, 'data.variants': 1, 'training.epochs': 5, 'model.backbone': 'test_resnet',
                                 'pretrained': False, 'optim.name': 'adamw', 'optim.lr': 1e-3, 'optim.head_lr_scale': 1, 'optim.warmup_epochs': 0.5}},
             tiny={'data.frames': 4, 'data.size': 64, 'model.backbone': 'test_resnet', 'pretrained': False},
             grid={'optim.lr': [3e-4, 1e-3, 3e-3], 'model.dropout': [0.5, 0.8]},

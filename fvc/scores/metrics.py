@@ -17,7 +17,12 @@ class Outcome:
     labels: np.ndarray  # (n, K) float, 0 or 1
     scores: np.ndarray  # (n, K) float, higher means more likely
     decisions: np.ndarray  # (n, K) bool
-    task: str  # 'binary', 'multiclass' or 'multilabel'
+    several: bool = False  # whether labels stand beside each other; else an example has one class
+
+    @property
+    def single(self) -> bool:
+        "Whether there is one column, of 0 and 1."
+        return self.labels.shape[1] == 1
 
 # %% ../../nbs/scores/01_metrics.ipynb #dd465664
 def outcome(
@@ -35,11 +40,11 @@ def outcome(
     n_classes = scores.shape[1]
     if labels.ndim == 1 and n_classes > 1:
         decided = np.eye(n_classes, dtype=bool)[scores.argmax(1)]
-        return Outcome(np.eye(n_classes)[labels.astype(int)], scores, decided, 'multiclass')
+        return Outcome(np.eye(n_classes)[labels.astype(int)], scores, decided)
     columns = (labels[:, None] if labels.ndim == 1 else labels).astype(float)
     if columns.shape[1] != n_classes: raise ValueError(f'{columns.shape[1]} label columns but {n_classes} score columns.')
     if not np.isin(columns, (0, 1)).all(): raise ValueError('Labels must be 0 or 1 (real or fake).')
-    return Outcome(columns, scores, scores >= threshold, 'binary' if n_classes == 1 else 'multilabel')
+    return Outcome(columns, scores, scores >= threshold, several=n_classes > 1)
 
 # %% ../../nbs/scores/01_metrics.ipynb #4be04f4c
 def _steps(labels, scores, weights):
@@ -122,9 +127,9 @@ def confusion_matrix(
 ) -> np.ndarray:  # (classes, classes), rows the truth, columns the decision
     "Weight of every (truth, decision). Raises ValueError for several labels an example: look at one column at a time."
     result = outcome(labels, scores, threshold)
-    if result.task == 'multilabel': raise ValueError('A confusion matrix needs one label an example: give one column.')
+    if result.several: raise ValueError('A confusion matrix needs one label an example: give one column.')
     truth, decided = result.labels.argmax(1), result.decisions.argmax(1)
-    if result.task == 'binary': truth, decided = result.labels[:, 0].astype(int), result.decisions[:, 0].astype(int)
+    if result.single: truth, decided = result.labels[:, 0].astype(int), result.decisions[:, 0].astype(int)
     size = max(2, result.labels.shape[1])
     weights = np.ones(len(truth)) if weights is None else np.asarray(weights, float)
     return np.bincount(truth * size + decided, weights, size * size).reshape(size, size)
@@ -134,14 +139,14 @@ def _decided(result, weights):
     "acc, precision, recall and f1, over all and by class, from weighted counts."
     weights = np.ones(len(result.labels)) if weights is None else np.asarray(weights, float)
     true, said = result.labels > 0, result.decisions
-    if result.task == 'binary': true, said = np.hstack([~true, true]), np.hstack([~said, said])
+    if result.single: true, said = np.hstack([~true, true]), np.hstack([~said, said])
     tp, fp, fn = (weights @ hit.astype(float) for hit in (true & said, ~true & said, true & ~said))
     whole = weights.sum(-1)
     by_class = {'precision': _divide(tp, tp + fp), 'recall': _divide(tp, tp + fn), 'f1': _divide(2 * tp, 2 * tp + fp + fn)}
-    right = (true == said).mean(1) if result.task == 'multilabel' else (true & said).sum(1)
+    right = (true == said).mean(1) if result.several else (true & said).sum(1)
     values = {'acc': _divide(weights @ right.astype(float), whole)}
     for name, columns in by_class.items():
-        values[name] = columns[..., 1] if result.task == 'binary' else _mean_defined(columns)
+        values[name] = columns[..., 1] if result.single else _mean_defined(columns)
         values |= {f'{name}_class{k}': columns[..., k] for k in range(columns.shape[-1])}
     return {k: float(v) if np.ndim(v) == 0 else v for k, v in values.items()}
 

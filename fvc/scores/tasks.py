@@ -38,6 +38,11 @@ class Task:
         return 1 if self.kind == 'binary' else len(self.classes)
 
     @property
+    def several(self) -> bool:
+        "Whether an example may have several labels, or none."
+        return self.kind == 'multilabel'
+
+    @property
     def loss(self) -> str:
         "Name of the loss that fits when none is chosen."
         return _KINDS[self.kind][0]

@@ -1,0 +1,136 @@
+"""A model of somebody else's: one notebook, or one file, and no other edit."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+CELLS = [
+    ('code', '#| default_exp models.stranger_slowfast', []),
+    ('markdown', '# Stranger SlowFast\n\n> Two pathways at two rates, as a notebook of its own', []),
+    ('code', '#| export\nimport torch\nfrom pytorchvideo.models.slowfast import create_slowfast\nfrom torch import nn\n\nfrom fvc.core.registry import Clip, Spec\n'
+             'from fvc.learning.blocks import Head, Normalize', []),
+    ('code', 'from fvc.running.experiment import check_model, run_fold', []),
+    ('code', "fold: int = 1  # validation fold, from 1\ndata: str = ''  # workspace\noverrides: str = ''  # settings", ['parameters']),
+    ('code', '''#| export
+class StrangerSlowFast(nn.Module):
+    "A tiny SlowFast."
+    def __init__(self, outputs):
+        super().__init__()
+        self.normalize = Normalize((0.45,) * 3, (0.225,) * 3)
+        self.body = create_slowfast(slowfast_channel_reduction_ratio=4, slowfast_conv_channel_fusion_ratio=2, slowfast_fusion_conv_stride=(2, 1, 1), stem_dim_outs=(8, 2),
+                                    head_pool_kernel_sizes=((2, 1, 1), (4, 1, 1)), dropout_rate=0, model_num_class=16)
+        self.head = Head(16, outputs)
+
+    def forward(self, clip):
+        clip = self.normalize(clip)
+        return self.head(self.body([clip[:, :, ::2], clip]))
+
+def stranger_slowfast(task):
+    "Slow and fast, small."
+    return StrangerSlowFast(task.outputs)''', []),
+    ('code', "#| export\nspec = Spec('stranger_slowfast', stranger_slowfast, clip=Clip(frames=4, size=32), tiny={'data.frames': 4},\n"
+             "            defaults={'training.epochs': 1, 'data.variants': 0})", []),
+    ('code', '#| train\nresult = run_fold(spec, fold, data, overrides)\nresult', [])]
+
+
+@pytest.fixture(scope='module')
+def copy(tmp_path_factory):
+    "The project with one notebook more."
+    home = tmp_path_factory.mktemp('stranger') / 'fvc'
+    for name in ('nbs', 'fvc', '.ci'):
+        shutil.copytree(ROOT / name, home / name, symlinks=True, ignore=shutil.ignore_patterns('__pycache__'))
+    for name in ('settings.ini', 'setup.py', 'README.md', '_quarto.yml'):
+        shutil.copy(ROOT / name, home / name)
+    cells = [dict(cell_type=kind, id=f'cell{i}', metadata=dict(tags=tags) if tags else {}, source=source, **(dict(outputs=[], execution_count=None) if kind == 'code' else {}))
+             for i, (kind, source, tags) in enumerate(CELLS)]
+    kernel = dict(kernelspec=dict(name='python3', display_name='python3', language='python'))
+    (home / 'nbs' / '5z_stranger_slowfast.ipynb').write_text(json.dumps(dict(cells=cells, metadata=kernel, nbformat=4, nbformat_minor=5)))
+    subprocess.run([Path(sys.executable).with_name('nbdev_export')], cwd=home, check=True, capture_output=True)
+    assert (home / 'fvc' / 'models' / 'stranger_slowfast.py').is_file()
+    return home
+
+
+def run(home, *words, **env):
+    "What a command of the project in `home` says; it must end well."
+    made = subprocess.run([sys.executable, *map(str, words)], cwd=home, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                          env={**os.environ, 'PYTHONPATH': str(home), **env})
+    assert made.returncode == 0, made.stdout[-2000:] + made.stderr[-3000:]
+    return made
+
+
+FVC = ('-c', 'import sys; from fvc.running.cli import main; raise SystemExit(main(sys.argv[1:]))')
+
+
+def test_one_notebook_and_no_other_edit(copy, corpus, tmp_path):
+    "It trains by papermill and by both commands, is listed and ranked, stands on the site, and its detector loads."
+    out = tmp_path / 'out.ipynb'
+    made = run(copy, '-m', 'papermill', 'nbs/5z_stranger_slowfast.ipynb', out, '-p', 'fold', '2', '-p', 'data', corpus, '-p', 'overrides', 'split.n_splits=2')
+    assert 'unknown parameter' not in made.stderr.lower()
+    texts = json.dumps(json.loads(out.read_text())['cells'][-1]['outputs'])
+    assert 'stranger_slowfast, fold 2' in texts and 'image/png' in texts
+    words = ('split.n_splits=2', '--data', corpus)
+    assert json.loads(run(copy, *FVC, 'train', 'stranger_slowfast', '--folds', '1', '--json', *words).stdout)[0]['state'] == 'done'
+    line = next(m for m in json.loads(run(copy, *FVC, 'models', '--json').stdout) if m['name'] == 'stranger_slowfast')
+    assert line['trainable'] > 1000 and line['description'] == 'Slow and fast, small.'
+    stages = [f'stages.augmentation.num_augmentations={2}']
+    board = json.loads(run(copy, *FVC, 'run', '--models', 'stranger_slowfast', *stages, '--json', *words).stdout)
+    mine = next(r for r in board if r['run'] == 'stranger_slowfast')
+    assert mine['folds'] == 2 and mine['kind'] == 'model' and 0 <= mine['auc'] <= 1
+    script = ('from fvc.core.workspace import Workspace; from fvc.learning.runs import Run;'
+              f'd = Run(Workspace.find({str(corpus)!r}), "stranger_slowfast").detector(1); print(d.spec.name, len(d.members))')
+    assert run(copy, '-c', script).stdout.split() == ['stranger_slowfast', '1']
+    sidebar = run(copy, '-c', 'import sys; sys.path.insert(0, ".ci"); from chapters import sidebar; print(sidebar())').stdout
+    assert '5z_stranger_slowfast.ipynb' in sidebar
+
+
+MINE = '''
+from torch import nn
+from fvc.core.registry import Clip, register_model
+
+class Mine(nn.Module):
+    def __init__(self, outputs):
+        super().__init__()
+        self.see, self.head = nn.Conv3d(3, 4, 1), nn.Linear(4, outputs)
+    def forward(self, clip): return self.head(self.see(clip).relu().mean((2, 3, 4)))
+
+@register_model('my_model', clip=Clip(frames=2, size=32), defaults={'training.epochs': 1, 'data.variants': 0, 'training.batch_size': 4})
+def my_model(task):
+    "My own."
+    return Mine(task.outputs)
+'''
+
+
+def test_a_file_of_ones_own(corpus, tmp_path):
+    "`fvc train --use FILE` trains it, in several processes too; its runs name the file, and need it."
+    mine = tmp_path / 'my_models.py'
+    mine.write_text(MINE)
+    words = ('split.n_splits=2', 'training.device=cpu', '--data', corpus, '--json')
+    clean = {k: v for k, v in os.environ.items() if k != 'FVC_USE'}
+    for more in ([], ['training.processes=2', '--name', 'two']):
+        made = run(ROOT, *FVC, 'train', '--use', mine, 'my_model', '--folds', '1', *words, *more)
+        assert [o['state'] for o in json.loads(made.stdout)] == ['done'], made.stdout
+    name = 'my_model@two'
+    detector = json.loads((corpus / 'stage5' / name / 'fold_1' / 'model' / 'detector.json').read_text())
+    assert detector['about']['source']['file'] == str(mine.resolve()) and len(detector['about']['source']['code']) == 16
+    script = f'from fvc.core.workspace import Workspace; from fvc.learning.runs import Run; Run(Workspace.find({str(corpus)!r}), {name!r}).detector(1)'
+    made = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, cwd=ROOT, env=clean)
+    assert made.returncode and f'name its module with --use (it was {mine.resolve()}' in made.stderr
+    assert run(ROOT, *FVC, 'models', '--use', mine, '--json').stdout.count('"my_model"') == 1
+    again = subprocess.run([sys.executable, *FVC, 'train', 'my_model', '--folds', '1', *words], capture_output=True, text=True, cwd=ROOT, env=clean)
+    assert again.returncode == 2 and again.stderr.strip().count('\n') == 0 and "unknown model 'my_model'" in again.stderr
+
+
+def test_the_sample_is_trained_small_by_whoever_starts_it(corpus, tmp_path):
+    "X3D as it is typed, without a network: the corpus is the sample, so the small profile is meant."
+    out = tmp_path / 'out.ipynb'
+    made = run(ROOT, '-m', 'papermill', 'nbs/5q_x3d.ipynb', out, '-p', 'fold', '2', '-p', 'data', corpus, '-p', 'overrides', 'split.n_splits=2 training.epochs=1',
+               HTTPS_PROXY='http://127.0.0.1:9', HTTP_PROXY='http://127.0.0.1:9', OMP_NUM_THREADS='1')
+    assert 'unknown parameter' not in made.stderr.lower()
+    about = json.loads((next(p for p in (corpus / 'stage5').glob('x3d@*') if (p / 'fold_2').is_dir()) / 'fold_2' / 'config.json').read_text())
+    assert about['profile'] == 'small' and about['pretrained'] is False
+    assert 'x3d' in json.dumps(json.loads(out.read_text())['cells'][-2]['outputs'])
