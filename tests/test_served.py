@@ -48,7 +48,7 @@ def test_labels_dealt_by_chance_are_those_of_the_seed(place):
 
 
 def test_features_that_were_measured_anew_are_other_rows(place):
-    cfg = compose('logistic_regression', corpus=place.made_with)
+    cfg = compose('logistic_regression', corpus=place.made_with())
     before = FeaturesInput().rows(place, cfg)
     rewrite(place.table(4), lambda t: t.with_columns(source_hash=pl.lit('another')))
     after = FeaturesInput().rows(place, cfg)
@@ -63,7 +63,7 @@ class Nothing(FeaturesInput):
 
 def test_inputs_without_a_row_in_common_are_refused(place):
     with pytest.raises(ValueError, match='no row has all inputs .features has [0-9]+, nothing has 1.: run the stages'):
-        join_inputs([FeaturesInput(), Nothing()], place, compose('logistic_regression', corpus=place.made_with))
+        join_inputs([FeaturesInput(), Nothing()], place, compose('logistic_regression', corpus=place.made_with()))
 
 
 def test_a_new_file_is_measured_in_the_order_of_the_columns(corpus, tmp_path, monkeypatch):
@@ -71,14 +71,14 @@ def test_a_new_file_is_measured_in_the_order_of_the_columns(corpus, tmp_path, mo
     from fvc.learning import inputs
     measure = inputs.measure
     monkeypatch.setattr(inputs, 'measure', lambda *given: dict(reversed(measure(*given).items())))
-    cfg = compose('logistic_regression', 'variant=stage2', corpus=Workspace(corpus).made_with)
+    cfg = compose('logistic_regression', 'variant=stage2', corpus=Workspace(corpus).made_with())
     settings = file_settings(cfg, [2])
     found = FeaturesInput().new_row(NewFile(write_clip(tmp_path / 'new.mp4', 1), settings, tmp_path), cfg)
     assert list(found) == FeaturesInput().columns(cfg)
 
 
 def test_a_new_file_is_not_scaled_in_another_way_than_the_table(corpus, tmp_path):
-    settings = file_settings(compose(corpus=Workspace(corpus).made_with), [3])['3']
+    settings = file_settings(compose(corpus=Workspace(corpus).made_with()), [3])['3']
     file = write_clip(tmp_path / 'new.mp4', 1)
     assert NewFile(file, {'3': settings}, tmp_path).scaled[0].is_file()
     with pytest.raises(VideoError, match="not scaled by method='autoencoder'"): NewFile(file, {'3': dict(settings, method='autoencoder')}, tmp_path).scaled

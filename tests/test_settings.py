@@ -95,7 +95,7 @@ def place(corpus, tmp_path_factory):
 
 def clips(place, words, train=False, views=False):
     "Batches of six videos' clips."
-    cfg, source = compose('naive_cnn', words, corpus=place.made_with), ClipInput()
+    cfg, source = compose('naive_cnn', words, corpus=place.made_with()), ClipInput()
     examples = Examples(source.rows(place, cfg)[:6], [source], place, cfg, train=train, views=views)
     return make_loader(examples, cfg.training.batch_size, cfg.training.num_workers, cfg.training.seed)
 
@@ -129,7 +129,7 @@ def viewed(place, words):
 
 @observes(f'{SMALL} data.span=0.2', data__pool='max')
 def pooled(place, words):
-    spec, cfg = spec_of('naive_cnn'), compose('naive_cnn', words)
+    spec, cfg = spec_of('naive_cnn'), compose('naive_cnn', words, corpus=place.made_with())
     return Detector(spec, cfg, Task(), [Member(build(spec, cfg, Task()))], place=place).score(ClipInput().rows(place, cfg)[:2]).tolist()
 
 
@@ -144,7 +144,7 @@ def loaded(place, words):
 @observes('split.n_splits=2', data__variants=1, data__stages='[4]', data__include_metadata='true', variant='stage2',
           split__kind='holdout')
 def scored(place, words):
-    cfg = compose('logistic_regression', words, corpus=place.made_with)
+    cfg = compose('logistic_regression', words, corpus=place.made_with())
     made = fit_estimator(gather(spec_of('logistic_regression'), cfg, place, make_split(cfg, place, 1)), place.root, None)
     return [s.scores.tolist() for s in made.inner], made.val.scores.tolist(), made.facts
 
@@ -168,7 +168,7 @@ def labels(place, words):
         for number in (2, 4): shutil.copytree(place.folder(number), other.folder(number))
         shutil.copy(place.corpus, other.corpus)
         spec, split = spec_of('logistic_regression'), holdout_split(place.read_folds())
-        return gather(spec, compose(spec, words, corpus=place.made_with), other, split).rows['label'].to_list()
+        return gather(spec, compose(spec, words, corpus=place.made_with()), other, split).rows['label'].to_list()
 
 
 # A training
@@ -179,7 +179,7 @@ TINY = 'split.n_splits=2 data.frames=1 data.size=32 data.variants=0 data.fit=cro
 @observes(TINY, optim__name='sgd', optim__lr=0.01, optim__head_lr_scale=3.0, optim__weight_decay=5.0, optim__warmup_epochs=0.0, optim__min_lr_ratio=0.9,
           optim__grad_clip=0.01, optim__momentum=0.5, training__epochs=3, training__accumulate=2, training__mixed_precision='bf16', loss__name='focal')
 def trained(place, words):
-    spec, cfg = spec_of('naive_cnn'), compose('naive_cnn', words)
+    spec, cfg = spec_of('naive_cnn'), compose('naive_cnn', words, corpus=place.made_with())
     with tempfile.TemporaryDirectory() as folder:
         tracker = ExperimentTracker(folder)
         made = fit_network(gather(spec, cfg, place, make_split(cfg, place, 1)), Path(folder), tracker)
@@ -194,7 +194,7 @@ def stopped(place, words):
 
 @observes(TINY + ' training.epochs=1', training__inner_folds=2)
 def inner_networks(place, words):
-    spec, cfg = spec_of('naive_cnn'), compose('naive_cnn', words)
+    spec, cfg = spec_of('naive_cnn'), compose('naive_cnn', words, corpus=place.made_with())
     with tempfile.TemporaryDirectory() as folder:
         made = fit_network(gather(spec, cfg, place, make_split(cfg, place, 1)), Path(folder), ExperimentTracker(folder), lambda j: ExperimentTracker(f'{folder}/{j}'))
     return [s.inner_fold for s in made.inner], list(made.inner_detectors)

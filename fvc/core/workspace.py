@@ -122,7 +122,7 @@ def tables(self: Workspace, stage: int) -> list[Path]: # 0 to 4; sorted
     return family(self.folder(stage)/STAGES[stage][1])
 
 # %% ../../nbs/core/07_workspace.ipynb #5e7a1d05
-@patch(as_prop=True)
+@patch
 def made_with(self: Workspace) -> dict: # e.g. {'stages.scaling.target_size': 128}
     "Stage settings that all its tables agree on: what a run reads where nothing else is typed; {} where the defaults, or several, are there."
     found = {}

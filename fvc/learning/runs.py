@@ -28,10 +28,11 @@ from .inputs import all_stages
 # %% ../../nbs/learning/16_runs.ipynb #29989dd2
 def resolve(spec: Spec, overrides: str | list[str] = '', place: Workspace | None = None) -> RunConfig:
     "Configuration of a run on a corpus, with the stage settings of its tables; without one, of a binary task and the papers' profile."
-    corpus = dict(place.made_with, loss=Task.of(place).loss) if place else {}
+    corpus = dict(place.made_with(), loss=Task.of(place).loss) if place else {}
     if place and place.sample: corpus['profile'] = 'small'
     return compose(spec, overrides, corpus=corpus)
 
+# %% ../../nbs/learning/16_runs.ipynb #5e7a2d02
 KEYS = {'network': ('augment', 'loss', 'optim', 'training'), 'estimator': ('training.seed',), 'embedding': ('training.seed',)}  # besides what all read
 COMMON = ('pretrained', 'model', 'split', 'data.variants', 'data.permuted')
 
@@ -259,7 +260,7 @@ def typed_run(name: str,  # `model`, `model@…` or `model_variant`
 
 def passed_on(cfg: RunConfig, place: Workspace) -> list[str]:  # as typed
     "Settings that a run asks of the runs it stands on: profile, number of folds, and stage settings that the corpus does not suggest."
-    words, usual = [f'profile={cfg.profile}', f'split.n_splits={cfg.split.n_splits}'], compose(None, corpus=place.made_with)
+    words, usual = [f'profile={cfg.profile}', f'split.n_splits={cfg.split.n_splits}'], compose(None, corpus=place.made_with())
     for part in sorted({*READS[2], *READS[4]}):
         own, plain = vars(getattr(cfg.stages, part)), vars(getattr(usual.stages, part))
         words += [f'stages.{part}.{k}={json.dumps(v)}' for k, v in own.items() if v != plain[k]]
