@@ -258,6 +258,7 @@ def typed_run(name: str,  # `model`, `model@…` or `model_variant`
         return spec, [f'variant={n!r}' if n in spec.variants else f'profile={n}' for n in apart.split('+')]
     return spec, [f'experiment.name={json.dumps(apart)}']
 
+# %% ../../nbs/learning/16_runs.ipynb #5e7a2d04
 def passed_on(cfg: RunConfig, place: Workspace) -> list[str]:  # as typed
     "Settings that a run asks of the runs it stands on: profile, number of folds, and stage settings that the corpus does not suggest."
     words, usual = [f'profile={cfg.profile}', f'split.n_splits={cfg.split.n_splits}'], compose(None, corpus=place.made_with())
