@@ -81,7 +81,7 @@ def test_a_column_that_is_not_there_is_refused(tmp_path):
 
 def test_a_soft_vote_of_no_outputs_is_refused(tmp_path):
     save_estimator(KEPT['soft vote'](), tmp_path)
-    edit(tmp_path, lambda s: attributes(s).update(outputs_=plain(0)))
+    edit(tmp_path, lambda s: attributes(s).update(outputs=plain(0)))
     refused(tmp_path, 'is not loaded')
 
 

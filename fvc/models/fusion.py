@@ -81,9 +81,10 @@ def fusion(task: Task,  # what its logits mean
            ) -> Fusion:
     "A clip network and a feature row with one head; raises ValueError for a network that sees something else, and what building it raises."
     spec = spec_of(network)
+    if spec.inputs != ('clip',): raise ValueError(f'model.network={network}: it is no network that sees clips alone, choose another one')
     options = compose(spec, saved={f'model.{key}': value for key, value in network_options.items()}).to_dict()['model']
     made = spec.make(task=task, shapes={'clip': shapes['clip']}, pretrained=pretrained, **(options or {}))
-    if spec.inputs != ('clip',) or not isinstance(made, nn.Module): raise ValueError(f'model.network={network}: it is no network that sees clips alone, choose another one')
+    if not isinstance(made, nn.Module): raise ValueError(f'model.network={network}: it is no network that sees clips alone, choose another one')
     masked = 'mask' in inspect.signature(made.forward).parameters
     return (MaskedFusion if masked else Fusion)(made, shapes['features'][0], task.outputs, join, width, dropout)
 
