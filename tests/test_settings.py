@@ -387,11 +387,24 @@ def built(name):
     return observe
 
 
-OPTIONS = {'logistic_regression': {'C': 3.0, 'balanced': 'false'}, 'naive_cnn': {'width': 4, 'dropout': 0.1}, 'x3d': {'depth': 1.5, 'dropout': 0.1},
+OPTIONS = {'logistic_regression': {'C': 3.0, 'balanced': 'false', 'penalty': 'l1', 'collinear': 0.1}, 'naive_cnn': {'width': 4, 'dropout': 0.1}, 'x3d': {'depth': 1.5, 'dropout': 0.1},
            'xgboost_pretrained_inception': {'backbone': 'test_vit', 'trees': 20, 'depth': 1, 'learning_rate': 0.3, 'column_share': 0.9}}
 BESIDE = {'x3d': 'profile=small', 'xgboost_pretrained_inception': 'pretrained=false model.backbone=test_resnet model.trees=30'}
 BUILT = {model: built(model) for model in OPTIONS}
 CASES.update({f'{m}: model.{k}': (v, BESIDE.get(m, ''), BUILT[m]) for m, values in OPTIONS.items() for k, v in values.items()})
+CASES['x3d: model.size'] = ('L', 'pretrained=false', BUILT['x3d'])
+
+
+def computed(place, words):
+    "How often a block of a network is computed in one training step."
+    spec, calls = spec_of('x3d'), []
+    network = build(spec, compose(spec, f'pretrained=false model.depth=1.0 {words}'), Task()).train()
+    network.backbone.blocks[1].register_forward_hook(lambda *given: calls.append(1))
+    network(torch.rand(2, 3, 4, 64, 64)).sum().backward()
+    return len(calls)
+
+
+CASES['x3d: model.checkpointing'] = ('true', '', computed)
 
 
 def lost(name):
