@@ -67,7 +67,7 @@ def test_archives_with_a_password(archives, tmp_path):
     assert code == 0, err
     assert 'open sesame' not in out + err
     code, out, _ = fvc('status', '--data', tmp_path / 'w', '--json')
-    assert code == 0 and json.loads(out)[0] == dict(part='stage 0', rows=8, ok=8, failed=0, excluded=0)
+    assert code == 0 and json.loads(out)[0] == dict(part='stage 0', rows=8, ok=8, failed=0, excluded=0, unopened=0)
 
 
 def test_wrong_password(archives, tmp_path):
@@ -170,7 +170,7 @@ def test_everything_in_one_command_twice(folder, tmp_path):
 def test_the_real_tables_without_a_video(shared, tmp_path):
     refused('setup', '--source', shared / 'fvc_metadata', '--data', tmp_path / 'w', says='stages.setup.metadata_only=true', data=tmp_path / 'w')
     code, out, err = fvc('setup', '--source', shared / 'fvc_metadata', '--data', tmp_path / 'w', 'stages.setup.metadata_only=true')
-    assert code == 0 and '5572 videos (0 real, 0 fake, 495 excluded, 5077 failed), 380 cascades, 367 groups' in out, out + err
+    assert code == 0 and '5572 videos (0 real, 0 fake, 495 excluded, 0 failed, 5,077 known, not opened), 380 cascades, 367 groups' in out, out + err
     code, out, err = fvc('audit', 'leakage', 'shortcuts', '--data', tmp_path / 'w', '--json')
     leakage, shortcuts = json.loads(out)
     assert code == 0 and not leakage['lines'] and [line['seen'] for line in shortcuts['lines']] == ['all metadata', 'platform']

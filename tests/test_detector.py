@@ -35,7 +35,8 @@ def test_a_builder_is_told_whether_to_start_from_published_weights():
 
 
 def frozen(corpus, words):
-    spec, cfg, place = spec_of('xgboost_pretrained_inception'), compose('xgboost_pretrained_inception', words), Workspace(corpus)
+    spec, place = spec_of('xgboost_pretrained_inception'), Workspace(corpus)
+    cfg = compose(spec, words, corpus=place.made_with())
     detector = Detector(spec, cfg, Task(), [Member(built(words)[0])], place=place)
     return detector, ClipInput().rows(place, cfg)[:4]
 
@@ -60,7 +61,8 @@ class Restless(torch.nn.Module):
 
 
 def test_a_network_that_was_left_in_training_mode_scores_and_embeds_as_in_use(corpus):
-    spec, cfg, place = spec_of('naive_cnn'), compose('naive_cnn', 'data.frames=1 data.size=32'), Workspace(corpus)
+    spec, place = spec_of('naive_cnn'), Workspace(corpus)
+    cfg = compose(spec, 'data.frames=1 data.size=32', corpus=place.made_with())
     rows = ClipInput().rows(place, cfg)[:8]
     asked = []
     for ask in ('embed', 'score'):
@@ -77,7 +79,7 @@ def test_windows_are_pooled_as_asked_and_members_averaged(corpus):
     spec, place = spec_of('naive_cnn'), Workspace(corpus)
     said = {}
     for pool in ('mean', 'max'):
-        cfg = compose('naive_cnn', f'data.frames=1 data.size=32 data.span=0.2 data.pool={pool}')
+        cfg = compose(spec, f'data.frames=1 data.size=32 data.span=0.2 data.pool={pool}', corpus=place.made_with())
         rows = ClipInput().rows(place, cfg)[:1]
         clips = Examples(rows, [ClipInput()], place, cfg, views=True)
         logits = np.array([float((clips[i][0]['clip'].float() / 255).mean()) for i in range(len(clips))])

@@ -53,7 +53,8 @@ def weights(result):
         return load_file(folder / 'weights.safetensors')
     from fvc.learning.estimators import load_estimator
     model = load_estimator(folder)
-    return dict(coef=model[-1].coef_, mean=model[1].mean_, scale=model[1].scale_, median=model[0].statistics_)
+    impute, collinear, scale, fitted = (model[k] for k in range(4))
+    return dict(coef=fitted.coef_, mean=scale.mean_, scale=scale.scale_, median=impute.statistics_, kept=np.array(collinear.kept_))
 
 
 def same(a, b):

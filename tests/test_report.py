@@ -190,11 +190,11 @@ def test_the_board_says_which_runs_would_not_come_out_so_today(tmp_path):
 
 
 def test_metadata_that_gives_the_label_away_is_seen_in_its_own_line(corpus, tmp_path):
-    for name in ('folds.arrow', 'corpus.json', 'features_stage2/features_metadata.arrow'):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(corpus / name, tmp_path / name)
+    table = tmp_path / Workspace(corpus).table(2).relative_to(corpus)
+    table.parent.mkdir()
+    for name in ('folds.arrow', 'corpus.json'): shutil.copy(corpus / name, tmp_path)
+    shutil.copy(Workspace(corpus).table(2), table)
     truth = dict(read_table(tmp_path / 'folds.arrow').select('video_id', 'label').iter_rows())
-    table = tmp_path / 'features_stage2' / 'features_metadata.arrow'
     rows = read_table(table)
     given_away = pl.Series([float(truth.get(v, 0)) for v in rows['video_id']])
     marked = [c for c in feature_columns(2, True) if c not in feature_columns(2)]

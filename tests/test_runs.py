@@ -341,10 +341,9 @@ def test_stages_repeat_and_resume(corpus, tmp_path):
     setup(corpus.parent / 'archives', str(tmp_path / 'w'), ' '.join(words), SAMPLE_PASSWORD)
     for number in (1, 2, 3, 4):
         pipeline.run_one_stage(number, str(tmp_path / 'w'), words)
-    for name in ('folds.arrow', 'augmented_videos/augmented_metadata.arrow', 'features_stage2/features_metadata.arrow',
-                 'scaled_videos/scaled_metadata.arrow', 'features_stage4/features_scaled_metadata.arrow'):
-        a, b = read_table(corpus / name), read_table(tmp_path / 'w' / name)
-        assert a.equals(b), name
+    for first, again in [(Workspace(p).folds, Workspace(q).folds) for p, q in [(corpus, tmp_path / 'w')]] + [
+            (Workspace(corpus).table(n), Workspace(tmp_path / 'w').table(n)) for n in (1, 2, 3, 4)]:
+        assert first.name == again.name and read_table(first).equals(read_table(again)), first
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / 'w').rglob('*.mp4')}
     pipeline.run_one_stage(1, str(tmp_path / 'w'), words)
     assert stamps == {p: p.stat().st_mtime_ns for p in (tmp_path / 'w').rglob('*.mp4')}
@@ -352,8 +351,8 @@ def test_stages_repeat_and_resume(corpus, tmp_path):
 
 def test_rows_in_are_rows_out(corpus):
     index = read_table(corpus / 'video_index_input.csv')
-    for name, per_video in (('augmented_videos/augmented_metadata.arrow', 3), ('scaled_videos/scaled_metadata.arrow', 3)):
-        table = read_table(corpus / name)
+    for stage, per_video in ((1, 3), (3, 3)):
+        table = read_table(Workspace(corpus).table(stage))
         assert set(table['video_id']) == set(index['video_id'])
         assert table.filter(pl.col('status') == 'ok').group_by('video_id').len()['len'].unique().to_list() == [per_video]
         assert table.filter(pl.col('status') != 'ok')['reason'].is_not_null().all()
@@ -363,8 +362,7 @@ def test_the_audit_finds_a_copy_that_changed_without_changing_its_size(corpus, t
     from fvc.evidence.integrity import audit_integrity
     place = shutil.copytree(corpus, tmp_path / 'w')
     assert audit_integrity(str(place)).sound
-    changed = [read_table(place / table).filter(pl.col('status') == 'ok', pl.col('variant') != 'original')['path'][0]
-               for table in ('augmented_videos/augmented_metadata.arrow', 'scaled_videos/scaled_metadata.arrow')]
+    changed = [read_table(Workspace(place).table(n)).filter(pl.col('status') == 'ok', pl.col('variant') != 'original')['path'][0] for n in (1, 3)]
     for path in changed:
         data = bytearray((place / path).read_bytes())
         data[len(data) // 2] ^= 1

@@ -11,6 +11,7 @@ from fvc.core.table import read_table, table_metadata, write_table
 from fvc.core.workspace import Workspace
 from fvc.learning.clips import ClipInput
 from fvc.learning.examples import Examples
+from fvc.learning.fitting import file_settings
 from fvc.learning.inputs import FeaturesInput, ImageInput, Input, NewFile, join_inputs
 from fvc.learning.rows import labelled, load_rows, ok_rows
 from fvc.learning.transforms import Draw
@@ -47,7 +48,7 @@ def test_labels_dealt_by_chance_are_those_of_the_seed(place):
 
 
 def test_features_that_were_measured_anew_are_other_rows(place):
-    cfg = compose('logistic_regression')
+    cfg = compose('logistic_regression', corpus=place.made_with())
     before = FeaturesInput().rows(place, cfg)
     rewrite(place.table(4), lambda t: t.with_columns(source_hash=pl.lit('another')))
     after = FeaturesInput().rows(place, cfg)
@@ -62,7 +63,7 @@ class Nothing(FeaturesInput):
 
 def test_inputs_without_a_row_in_common_are_refused(place):
     with pytest.raises(ValueError, match='no row has all inputs .features has [0-9]+, nothing has 1.: run the stages'):
-        join_inputs([FeaturesInput(), Nothing()], place, compose('logistic_regression'))
+        join_inputs([FeaturesInput(), Nothing()], place, compose('logistic_regression', corpus=place.made_with()))
 
 
 def test_a_new_file_is_measured_in_the_order_of_the_columns(corpus, tmp_path, monkeypatch):
@@ -70,13 +71,14 @@ def test_a_new_file_is_measured_in_the_order_of_the_columns(corpus, tmp_path, mo
     from fvc.learning import inputs
     measure = inputs.measure
     monkeypatch.setattr(inputs, 'measure', lambda *given: dict(reversed(measure(*given).items())))
-    cfg, settings = compose('logistic_regression', 'variant=stage2'), {'2': table_metadata(Workspace(corpus).table(2))['config']}
+    cfg = compose('logistic_regression', 'variant=stage2', corpus=Workspace(corpus).made_with())
+    settings = file_settings(cfg, [2])
     found = FeaturesInput().new_row(NewFile(write_clip(tmp_path / 'new.mp4', 1), settings, tmp_path), cfg)
     assert list(found) == FeaturesInput().columns(cfg)
 
 
 def test_a_new_file_is_not_scaled_in_another_way_than_the_table(corpus, tmp_path):
-    settings = table_metadata(Workspace(corpus).table(3))['config']
+    settings = file_settings(compose(corpus=Workspace(corpus).made_with()), [3])['3']
     file = write_clip(tmp_path / 'new.mp4', 1)
     assert NewFile(file, {'3': settings}, tmp_path).scaled[0].is_file()
     with pytest.raises(VideoError, match="not scaled by method='autoencoder'"): NewFile(file, {'3': dict(settings, method='autoencoder')}, tmp_path).scaled

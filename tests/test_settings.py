@@ -36,11 +36,11 @@ from fvc.engine.per_video import run_stage
 from fvc.stages import augmentation, features, scaled_features, scaling
 from fvc.stages.setup import deal_folds, setup
 from fvc.core.files import write_text
-from fvc.core.table import write_table
+from fvc.core.table import read_table, write_table
 from fvc.core.workspace import Workspace
 from fvc.learning.tracking import ExperimentTracker
 from fvc.learning.training import make_accelerator
-from fvc.engine.workers import Spent
+from fvc.engine.workers import Failure, Spent
 
 MODELS = ('logistic_regression', 'naive_cnn', 'xgboost_pretrained_inception', 'x3d')
 CASES = {}  # key -> (another value, settings beside it, observation)
@@ -95,7 +95,7 @@ def place(corpus, tmp_path_factory):
 
 def clips(place, words, train=False, views=False):
     "Batches of six videos' clips."
-    cfg, source = compose('naive_cnn', words), ClipInput()
+    cfg, source = compose('naive_cnn', words, corpus=place.made_with()), ClipInput()
     examples = Examples(source.rows(place, cfg)[:6], [source], place, cfg, train=train, views=views)
     return make_loader(examples, cfg.training.batch_size, cfg.training.num_workers, cfg.training.seed)
 
@@ -129,7 +129,7 @@ def viewed(place, words):
 
 @observes(f'{SMALL} data.span=0.2', data__pool='max')
 def pooled(place, words):
-    spec, cfg = spec_of('naive_cnn'), compose('naive_cnn', words)
+    spec, cfg = spec_of('naive_cnn'), compose('naive_cnn', words, corpus=place.made_with())
     return Detector(spec, cfg, Task(), [Member(build(spec, cfg, Task()))], place=place).score(ClipInput().rows(place, cfg)[:2]).tolist()
 
 
@@ -144,7 +144,7 @@ def loaded(place, words):
 @observes('split.n_splits=2', data__variants=1, data__stages='[4]', data__include_metadata='true', variant='stage2',
           split__kind='holdout')
 def scored(place, words):
-    cfg = compose('logistic_regression', words)
+    cfg = compose('logistic_regression', words, corpus=place.made_with())
     made = fit_estimator(gather(spec_of('logistic_regression'), cfg, place, make_split(cfg, place, 1)), place.root, None)
     return [s.scores.tolist() for s in made.inner], made.val.scores.tolist(), made.facts
 
@@ -168,7 +168,7 @@ def labels(place, words):
         for number in (2, 4): shutil.copytree(place.folder(number), other.folder(number))
         shutil.copy(place.corpus, other.corpus)
         spec, split = spec_of('logistic_regression'), holdout_split(place.read_folds())
-        return gather(spec, compose(spec, words), other, split).rows['label'].to_list()
+        return gather(spec, compose(spec, words, corpus=place.made_with()), other, split).rows['label'].to_list()
 
 
 # A training
@@ -179,7 +179,7 @@ TINY = 'split.n_splits=2 data.frames=1 data.size=32 data.variants=0 data.fit=cro
 @observes(TINY, optim__name='sgd', optim__lr=0.01, optim__head_lr_scale=3.0, optim__weight_decay=5.0, optim__warmup_epochs=0.0, optim__min_lr_ratio=0.9,
           optim__grad_clip=0.01, optim__momentum=0.5, training__epochs=3, training__accumulate=2, training__mixed_precision='bf16', loss__name='focal')
 def trained(place, words):
-    spec, cfg = spec_of('naive_cnn'), compose('naive_cnn', words)
+    spec, cfg = spec_of('naive_cnn'), compose('naive_cnn', words, corpus=place.made_with())
     with tempfile.TemporaryDirectory() as folder:
         tracker = ExperimentTracker(folder)
         made = fit_network(gather(spec, cfg, place, make_split(cfg, place, 1)), Path(folder), tracker)
@@ -194,7 +194,7 @@ def stopped(place, words):
 
 @observes(TINY + ' training.epochs=1', training__inner_folds=2)
 def inner_networks(place, words):
-    spec, cfg = spec_of('naive_cnn'), compose('naive_cnn', words)
+    spec, cfg = spec_of('naive_cnn'), compose('naive_cnn', words, corpus=place.made_with())
     with tempfile.TemporaryDirectory() as folder:
         made = fit_network(gather(spec, cfg, place, make_split(cfg, place, 1)), Path(folder), ExperimentTracker(folder), lambda j: ExperimentTracker(f'{folder}/{j}'))
     return [s.inner_fold for s in made.inner], list(made.inner_detectors)
@@ -245,7 +245,7 @@ def started_from(place, words):
 
 # The data stages
 
-def one_video(name, work, table, out, config, schema, workspace, run=None, shard=(1, 1)):
+def one_video(name, work, table, out, config, schema, workspace, run=None, shard=(1, 1), variants=None, row_config=None, settings=None):
     "In place of the engine: the first video alone, in this process, and its rows as a table."
     first = table.filter(pl.col('status') == 'ok')['video_id'][0]
     rows = table.filter(pl.col('video_id') == first, pl.col('status') == 'ok').to_dicts()
@@ -254,7 +254,8 @@ def one_video(name, work, table, out, config, schema, workspace, run=None, shard
 
 
 def one_stage(module, function, place, words):
-    with patch.object(module, 'run_stage', one_video):
+    rows = lambda self, stage, cfg: read_table(self.table(stage))  # of the corpus, whatever is asked of this stage
+    with patch.object(module, 'run_stage', one_video), patch.object(module, 'check_inputs'), patch.object(Workspace, 'read_rows', rows):
         return function(str(place.root.parent / 'scratch'), words)
 
 
@@ -271,9 +272,10 @@ def kinds(place, words):
 
 def measured(module, function, folder, stage_number):
     def observe(place, words):
-        table, made = one_stage(module, function, place, words), place.root.parent / 'scratch' / folder / 'arrays'
+        table, made = one_stage(module, function, place, words), place.root.parent / 'scratch' / folder
         files = sorted(p.name for p in made.rglob('*.npy'))
-        shutil.rmtree(made, ignore_errors=True)
+        for arrays in made.glob('arrays*'):
+            shutil.rmtree(arrays)
         return table.select(feature_columns(stage_number)).rows(), files
     return observe
 
@@ -302,7 +304,7 @@ def here(work, items, workers=0, time_limit=0.0, memory_limit=0.0, heed=None):
         try:
             yield item, 'ok', work(dict(item, attempt=1)), Spent(0.01, 0.01)
         except ValueError as e:
-            yield item, 'failed', str(e), Spent(0.01, 0.01)
+            yield item, 'failed', Failure(str(e)), Spent(0.01, 0.01)
 
 
 @observes(stages__workers=3, stages__time_limit=7.0, stages__memory_limit=1.5, stages__retry_failed='true')
@@ -387,24 +389,24 @@ def built(name):
     return observe
 
 
-OPTIONS = {'logistic_regression': {'C': 3.0, 'balanced': 'false', 'penalty': 'l1', 'collinear': 0.1}, 'naive_cnn': {'width': 4, 'dropout': 0.1}, 'x3d': {'depth': 1.5, 'dropout': 0.1},
+OPTIONS = {'logistic_regression': {'C': 3.0, 'balanced': 'false', 'penalty': 'l1', 'collinear': 0.01}, 'naive_cnn': {'width': 4, 'dropout': 0.1}, 'x3d': {'depth': 1.5, 'dropout': 0.1},
            'xgboost_pretrained_inception': {'backbone': 'test_vit', 'trees': 20, 'depth': 1, 'learning_rate': 0.3, 'column_share': 0.9}}
 BESIDE = {'x3d': 'profile=small', 'xgboost_pretrained_inception': 'pretrained=false model.backbone=test_resnet model.trees=30'}
 BUILT = {model: built(model) for model in OPTIONS}
 CASES.update({f'{m}: model.{k}': (v, BESIDE.get(m, ''), BUILT[m]) for m, values in OPTIONS.items() for k, v in values.items()})
-CASES['x3d: model.size'] = ('L', 'pretrained=false', BUILT['x3d'])
+CASES['x3d: model.size'] = ('L', 'profile=small model.depth=null', BUILT['x3d'])
 
 
-def computed(place, words):
-    "How often a block of a network is computed in one training step."
-    spec, calls = spec_of('x3d'), []
-    network = build(spec, compose(spec, f'pretrained=false model.depth=1.0 {words}'), Task()).train()
-    network.backbone.blocks[1].register_forward_hook(lambda *given: calls.append(1))
-    network(torch.rand(2, 3, 4, 64, 64)).sum().backward()
-    return len(calls)
+def recomputed(place, words):
+    "How often a block is computed in one step: once more where its activations are not kept."
+    cfg, seen = compose('x3d', words), []
+    network = build(spec_of('x3d'), cfg, Task())
+    next(m for m in network.modules() if type(m).__name__ == 'ResBlock').register_forward_hook(lambda *given: seen.append(1))
+    network(torch.rand(2, 3, 4, 48, 48)).sum().backward()
+    return len(seen)
 
 
-CASES['x3d: model.checkpointing'] = ('true', '', computed)
+CASES['x3d: model.checkpointing'] = ('true', 'profile=small', recomputed)
 
 
 def lost(name):

@@ -1,18 +1,24 @@
 """One object knows where everything is: places, formats, and workspaces that are copied or moved."""
 import hashlib
 import json
+import re
 import shutil
+from pathlib import Path
 
 import polars as pl
 import pytest
 from conftest import ROOT
+from fvc.core.config import compose
+from fvc.core.registry import spec_of
 from fvc.core.files import write_json
 from fvc.core.table import read_table, table_metadata, write_table
 from fvc.core.workspace import FORMAT, Workspace
 from fvc.core.config import compose
+from fvc.core.registry import spec_of
 from fvc.learning.clips import ClipInput
 from fvc.learning.examples import Examples
 from fvc.learning.rows import load_rows
+from fvc.learning.runs import resolve
 from fvc.learning.tracking import MLflowTracker
 from fvc.running import pipeline
 from fvc.running.cli import main
@@ -38,7 +44,10 @@ def test_files_are_where_the_documents_say(corpus):
     place = Workspace(corpus)
     said = ['video_index_input.csv', 'augmented_videos/augmented_metadata.arrow', 'features_stage2/features_metadata.arrow',
             'scaled_videos/scaled_metadata.arrow', 'features_stage4/features_scaled_metadata.arrow']
-    assert [place.table(n) for n in range(5)] == [corpus / name for name in said] and all(place.table(n).is_file() for n in range(5))
+    assert [place.table(n, compose()) for n in range(5)] == [corpus / name for name in said]
+    two = [place.table(n, compose(None, SETTINGS)) for n in range(5)]
+    assert all(p.is_file() and p.parent == (corpus / name).parent for p, name in zip(two, said)), 'with two copies: the same, and a suffix'
+    assert all(re.fullmatch(re.escape(Path(name).stem) + '-[0-9a-f]{8}', p.stem) for p, name in zip(two[1:], said[1:]))
     assert {place.index_json.name, place.folds.name, place.corpus.name, place.duplicates.name, place.near_duplicates.name} == {
         'video_index_input.json', 'folds.arrow', 'corpus.json', 'duplicates.csv', 'near_duplicates.csv'} and place.near_duplicates.is_file()
     assert place.probed.is_file() and place.fingerprints.is_file() and place.run('svm@stage2') == corpus / 'stage5' / 'svm@stage2'
@@ -115,7 +124,7 @@ def test_stages_write_where_the_environment_says(place, tmp_path, monkeypatch):
     paths = wanted[3].filter(pl.col('status') == 'ok')['path']
     assert all(p.startswith('scaled_videos/') and place.file(p).is_relative_to(tmp_path / 'disk' / 'of stage 3') and place.file(p).is_file() for p in paths)
     assert state(place.root) == before, 'nothing more came into the workspace'
-    cfg = compose('naive_cnn', 'data.frames=2 data.size=32')
+    cfg = resolve(spec_of('naive_cnn'), 'data.frames=2 data.size=32', place)
     examples = Examples(ClipInput().rows(place, cfg), [ClipInput()], place, cfg)
     assert examples[0][0]['clip'].shape == (3, 2, 32, 32)
     result = run_fold('logistic_regression', 1, place, TABLE)

@@ -31,7 +31,7 @@ def probe_video(item: dict          # one video: its `workspace`, and `rows` wit
         seen = probe(file)
         found |= {name: getattr(seen, name) for name in PROBED if name not in found and name != 'prefix'}
         return [found | _sound(file, seen, row['use_prefix'])]
-    except VideoError as e: return [found | dict(status='failed', reason=settled(e, item))]
+    except VideoError as e: return [found | settled(e, item)]
 
 def _sound(file, seen, use_prefix):
     "What there is to say of damage: a truncated video fails, or its sound part is used and flagged."
@@ -50,7 +50,7 @@ def probe_picture(item: dict          # one photograph: its `workspace`, and `ro
     file = item['workspace'].file(row['path'])
     found = dict(variant='original', path=row['path'], status='ok', sha256=file_sha256(file), bytes=file.stat().st_size, prefix=False)
     try: return [found | probe_photograph(file)]
-    except PictureError as e: return [found | dict(status='failed', reason=settled(e, item))]
+    except PictureError as e: return [found | settled(e, item)]
 
 PROBES = dict(videos=probe_video, pictures=probe_picture)
 

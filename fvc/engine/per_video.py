@@ -13,10 +13,10 @@ from pathlib import Path
 
 from ..core.config import StagesConfig, canonical_hash
 from .forecast import Progress, footage, scheduled
-from ..core.files import FULL, TEMPORARY, AlreadyRunning, CannotWrite, DiskFull, locked
-from ..core.table import Parts
+from ..core.files import FULL, TEMPORARY, AlreadyRunning, CannotWrite, DiskFull, file_sha256, locked
+from ..core.table import ByVideo, Parts
 from ..core.workspace import Workspace
-from .workers import PASSING, cores, is_caused_by, process
+from .workers import PASSING, Failure, cores, is_caused_by, process
 
 # %% ../../nbs/engine/03_per_video.ipynb #c2a2b24b
 class Stop:
@@ -81,79 +81,122 @@ def _by_variant(item, value):
     values = {r.get('variant') or 'original': value(r) for r in item['rows']}
     return lambda variant: values.get(variant, values.get('original'))
 
-def _valid(rows, item, place, retry_failed):
-    "Whether kept rows still stand: same sources, files whole."
-    source, status = _by_variant(item, lineage), _by_variant(item, lambda r: r['status'])
-    if not rows or not {r['variant'] for r in rows} >= {r.get('variant') or 'original' for r in item['rows']}: return False
-    for row in rows:
-        if row['source_hash'] != source(row['variant']): return False
-        if row['status'] == 'failed' and retry_failed and status(row['variant']) == 'ok': return False
-        if row['status'] == 'ok' and row.get('bytes') is not None:
-            file = place.file(row['path'])
-            if not file.is_file() or file.stat().st_size != row['bytes']: return False
-    return True
+def _is_tried_again(row, run):
+    "Whether a failure is no last word: the machine's, or the user asks; of a limit, only where it is larger now."
+    if row['status'] != 'failed' or row.get('cause') != 'machine': return row['status'] == 'failed' and run.retry_failed
+    name, _, limit = (row.get('limit') or '').partition('=')
+    return not name or run.retry_failed or getattr(run, name) > float(limit)
+
+def _is_whole(row, place, inputs, recorded): # paths of the item's own rows; nanoseconds at which the row was recorded
+    "Whether the file that the stage wrote for a row is there with its size and, where it was touched since, its content."
+    if row.get('bytes') is None or row['path'] in inputs: return True
+    file = place.file(row['path'])
+    if not file.is_file(): return False
+    about = file.stat()
+    if about.st_size != row['bytes']: return False
+    untouched = max(about.st_mtime_ns, about.st_ctime_ns) <= recorded
+    return untouched or row.get('sha256') is None or file_sha256(file) == row['sha256']
+
+# %% ../../nbs/engine/03_per_video.ipynb #5e7a1d01
+class _Earlier:
+    "Rows of earlier runs that still stand, a video at a time."
+    def __init__(self, parts, config_hash, place, run, variants):
+        self.look_up, self.own = parts.recorded(), parts.path
+        self.hash, self.place, self.run, self.variants = config_hash, place, run, variants
+
+    def expected(self, item) -> list[str]:
+        "Variants that the video's rows must have."
+        opened = any(r['status'] == 'ok' for r in item['rows'])
+        return self.variants if self.variants and opened else [r.get('variant') or 'original' for r in item['rows']]
+
+    def standing(self, item) -> tuple[dict[str, dict], bool]: # variant -> row; whether all of them are recorded for this very table
+        "Rows of a video that need not be made again."
+        found, complete, expected = {}, False, self.expected(item)
+        for nth, (rows, recorded, own) in enumerate(self.look_up(item['video_id'])):
+            for row in rows:
+                if row['variant'] in found or not (own or row['variant'] in expected): continue
+                if self._stands(row, item, recorded): found[row['variant']] = row
+            if nth == 0: complete = own and len(found) == len(rows)
+        return found, complete
+
+    def _stands(self, row, item, recorded):
+        source = _by_variant(item, lambda r: r)(row['variant'])
+        if row['config_hash'] != self.hash: return False
+        same = row['source_hash'] == lineage(source)
+        if row['status'] != 'ok': return same and not (source['status'] == 'ok' and _is_tried_again(row, self.run))
+        away = source['status'] == 'failed' and source.get('cause') == 'machine'  # what the machine could not read has not changed
+        return (same or away) and _is_whole(row, self.place, {r['path'] for r in item['rows']}, recorded)
+
+    def is_done(self, item, standing) -> bool:
+        "Whether nothing of a video is left to do: every row stands, or the video as a whole has failed for good."
+        given_up = self.variants and standing.get('original', {}).get('status') == 'failed'
+        return bool(given_up) or set(self.expected(item)) <= set(standing)
 
 # %% ../../nbs/engine/03_per_video.ipynb #1739b84e
-COMMON = ('video_id', 'variant', 'path', 'status', 'reason', 'source_hash', 'config_hash')
+COMMON = ('video_id', 'variant', 'path', 'status', 'reason', 'cause', 'limit', 'source_hash', 'config_hash')
 
 def _complete(rows, item, config_hash):
-    "One video's rows with the columns that every table has; rows that could not be made are there too, with the reason."
-    source, video_id = _by_variant(item, lineage), item['rows'][0]['video_id']
-    return [dict({'path': None, 'reason': None, 'video_id': video_id, **row}, source_hash=source(row['variant']), config_hash=config_hash)
-            for row in rows]
+    "One video's rows with the columns that every table has."
+    source, common = _by_variant(item, lineage), dict.fromkeys(COMMON)
+    return [{**common, 'video_id': item['video_id'], 'source_hash': source(row['variant']), 'config_hash': config_hash, **row} for row in rows]
 
-def _verdict(rows, status=None, reason=None):
-    return [dict(variant=r.get('variant') or 'original', status=status or r['status'], reason=reason or r['reason'], path=r['path'])
-            for r in rows]
+def _passed_on(rows):
+    "Rows that came in failed or excluded go out as they came."
+    return [dict(variant=r.get('variant') or 'original', **{k: r.get(k) for k in ('path', 'status', 'reason', 'cause', 'limit')}) for r in rows]
+
+def _given_up(item, expected, standing, failure):
+    "Rows of a video that could not be worked on: each that does not stand; where nothing does, one row for each that came in."
+    paths = {r.get('variant') or 'original': r['path'] for r in item['rows'] if r['status'] == 'ok'}
+    missing = [v for v in (expected if standing else paths) if v not in standing]
+    return [dict(variant=v, path=paths.get(v), status='failed', **vars(failure)) for v in missing]
 
 # %% ../../nbs/engine/03_per_video.ipynb #0fa5671e
 def _split(item):
     "The rows to be opened, and those that are kept out."
     return [r for r in item['rows'] if r['status'] == 'ok'], [r for r in item['rows'] if r['status'] != 'ok']
 
-def _rows_of(item, status, answer, config_hash):
-    good, out = _split(item)
-    return _complete((answer if status == 'ok' else _verdict(good, 'failed', answer)) + _verdict(out), item, config_hash)
+def _rows_of(item, expected, standing, answer, config_hash):
+    "All rows of a video in their order: what the work answered (rows, or a `Failure`), what came in failed, what stands."
+    made = _given_up(item, expected, standing, answer) if isinstance(answer, Failure) else answer
+    rows = {r['variant']: r for r in [*_passed_on(_split(item)[1]), *standing.values(), *made]}
+    order = [*expected, *(v for v in rows if v not in expected)]
+    return _complete([rows[v] for v in order if v in rows], item, config_hash)
 
 class _Videos:
-    "The input table as items, one at a time: as Python objects, all rows at once would be ten times the table."
+    "The input table as items, one at a time."
     def __init__(self, table, place, config):
-        places = table.select('video_id').with_row_index().group_by('video_id', maintain_order=True).agg('index')
-        self.table, self.order, self.places = table, places['video_id'].to_list(), places['index']
-        self.number = {v: n for n, v in enumerate(self.order)}
-        self.common = dict(workspace=place, config=config)
+        self.table, self.rows, self.common = table, ByVideo(table), dict(workspace=place, config=config)
+        self.order = self.rows.order
 
-    def __getitem__(self, video_id):
-        rows = self.table[self.places[self.number[video_id]]]
-        return dict(video_id=video_id, rows=rows.to_dicts(), **self.common)
+    def __getitem__(self, video_id): return dict(video_id=video_id, rows=self.rows[video_id], **self.common)
 
 # %% ../../nbs/engine/03_per_video.ipynb #944c5838
-def _standing(parts, videos, mine, place, retry_failed):
-    "Videos that need not be done again."
-    found = {}
-    for video_id, rows in parts.kept():
-        if video_id in mine: found[video_id] = _valid(rows, videos[video_id], place, retry_failed)
-    return {v for v, good in found.items() if good}
-
-def _openable(todo, videos, parts):
-    "Videos with a row to be opened; those without any are settled at once."
-    for video_id in todo:
+def _to_do(earlier, videos, mine, parts):
+    "Videos that something is to be done for, each with a row to be opened; what stands elsewhere, or need not be opened, is settled at once."
+    todo = []
+    for video_id in mine:
         item = videos[video_id]
-        if _split(item)[0]: yield video_id
-        else: parts.append(video_id, _rows_of(item, 'ok', [], parts.hash))
+        expected, (standing, complete) = earlier.expected(item), earlier.standing(item)
+        done = earlier.is_done(item, standing)
+        good = [r.get('variant') or 'original' for r in _split(item)[0]]
+        if not done and good and (earlier.variants or not set(good) <= set(standing)): todo.append(video_id)
+        elif not (done and complete): parts.append(video_id, _rows_of(item, expected, standing, [], earlier.hash))
+    return todo
 
-def _work_through(name, work, todo, videos, parts, run, stop):
+def _work_through(name, work, todo, videos, earlier, parts, run, stop):
     "Do what is to do, keeping every video's rows as they come."
     import polars as pl
-    openable = list(_openable(todo, videos, parts))
-    seen = footage(videos.table.filter(pl.col('video_id').is_in(openable)))
+    seen = footage(videos.table.filter(pl.col('video_id').is_in(todo)))
+    def given(video_id):
+        item = videos[video_id]
+        return dict(item, rows=_split(item)[0], kept=earlier.standing(item)[0])
     with Progress(name, parts.path, parts.folder, seen, run.workers or cores()) as progress, stop.heeds(False):
-        order = scheduled(progress.pixels, progress.told)
-        items = (dict(videos[v], rows=_split(videos[v])[0]) for v in order)
+        items = (given(v) for v in scheduled(progress.pixels, progress.told))
         for item, status, answer, spent in process(work, items, run.workers, run.time_limit, run.memory_limit, lambda: stop.heeds(True)):
-            rows = _rows_of(videos[item['video_id']], status, answer, parts.hash)
+            whole = videos[item['video_id']]
+            rows = _rows_of(whole, earlier.expected(whole), item['kept'], answer, earlier.hash)
             parts.append(item['video_id'], rows)
-            progress.add(item, rows, spent)
+            progress.add(item, [r for r in rows if r['variant'] not in item['kept']], spent)
 
 # %% ../../nbs/engine/03_per_video.ipynb #234db72d
 def run_stage(name: str, # shown in front of the progress bar, e.g. 'stage 1'
@@ -165,40 +208,50 @@ def run_stage(name: str, # shown in front of the progress bar, e.g. 'stage 1'
               place: Workspace, # that the rows' paths are relative to
               run: StagesConfig | None = None, # workers and limits
               shard: tuple[int, int] = (1, 1), # (i, n): do the i-th of n shares
+             variants: list[str] | None = None, # rows that each video gets; None: one for each that came in
+             row_config: dict | None = None, # settings that one row depends on, where not all of `config`
+             settings: dict | None = None, # by which the table is found, kept in it
              ): # polars.DataFrame
-    "Run `work` over a table with resume; raises `DiskFull`, `StaleConfiguration` or `AlreadyRunning`."
+    """Run `work` over a table with resume: rows that stand, here or in a table made with other settings, are not made again.
+
+    Work gets `kept` too: variant -> row that stands, to be left alone. Raises `DiskFull`, `StaleConfiguration` or `AlreadyRunning`."""
     run, parts, videos = run or StagesConfig(), Parts(out_path, config), _Videos(table, place, config)
+    row_hash = canonical_hash(config if row_config is None else row_config)
     mine, share = videos.order[shard[0] - 1::shard[1]], '' if shard[1] == 1 else f'{shard[0]}-of-{shard[1]}'
     with _told(parts.path), Stop().installed() as stop:
         with parts.opened(share):
             sweep = lambda: share or _sweep(parts.path.parent.rglob(TEMPORARY + '*'))  # other shards may be writing
             sweep()
-            done = _standing(parts, videos, set(mine), place, run.retry_failed)
-            todo = [v for v in mine if v not in done]
+            earlier = _Earlier(parts, row_hash, place, run, variants)
+            todo = _to_do(earlier, videos, mine, parts)
             print(f'{name}: {len(mine)} videos, {len(mine) - len(todo)} done before, {len(todo)} to do')
-            try: _work_through(name, work, todo, videos, parts, run, stop)
+            try: _work_through(name, work, todo, videos, earlier, parts, run, stop)
             finally: sweep()
-            if not share: return parts.compact(videos.order, _schema(schema), _versions())
-        return _merge(parts, videos, set(mine), _schema(schema), place)
+            if not share: return parts.compact(videos.order, _schema(schema), _about(settings))
+        return _merge(parts, videos, set(mine), _schema(schema), earlier, _about(settings))
 
 # %% ../../nbs/engine/03_per_video.ipynb #f724a535
-def _merge(parts, videos, mine, schema, place):
+def _merge(parts, videos, mine, schema, earlier, about):
     "Write the table if this is the shard that ends last; else give what this one has."
     try:
         with locked(parts.folder/'lock', parts.path):  # no shard is running
-            others = set(videos.order) - mine
-            missing = others - _standing(parts, videos, others, place, False)
+            earlier.look_up = parts.recorded()  # the others have written since
+            missing = [v for v in videos.order if v not in mine and not _is_recorded(earlier, videos[v])]
             if not missing:
                 _sweep(parts.path.parent.rglob(TEMPORARY + '*'))
-                return parts.compact(videos.order, schema, _versions())
+                return parts.compact(videos.order, schema, about)
         print(f'{len(missing)} videos of other shards are not done yet: the table is written when the last shard ends')
     except AlreadyRunning: print('other shards are running: the table is written when the last one ends')
     return parts.gathered([v for v in videos.order if v in mine], schema)
+
+def _is_recorded(earlier, item):
+    standing, complete = earlier.standing(item)
+    return complete and earlier.is_done(item, standing)
 
 def _schema(own):
     import polars as pl
     return dict.fromkeys(COMMON, pl.String) | {column: getattr(pl, kind) if isinstance(kind, str) else kind for column, kind in own.items()}
 
-def _versions():
+def _about(settings):
     from importlib.metadata import version
-    return dict(versions={p: version(p) for p in ('fvc', 'av', 'numpy', 'opencv-python-headless', 'polars')})
+    return dict(settings=settings or {}, versions={p: version(p) for p in ('fvc', 'av', 'numpy', 'opencv-python-headless', 'polars')})

@@ -64,8 +64,9 @@ def recorded_files(place: Workspace) -> pl.DataFrame:  # one row a file that a t
     "The files of the index, of stage 1 and of stage 3, and what is recorded of them."
     parts = []
     for stage in (0, 1, 3):
-        if not place.table(stage).is_file(): continue
-        rows = read_table(place.table(stage)).filter(pl.col('status') == 'ok')
+        tables = [read_table(p).filter(pl.col('status') == 'ok') for p in place.tables(stage)]
+        if not tables: continue
+        rows = pl.concat(tables, how='diagonal').unique('path', keep='first', maintain_order=True)  # tables of several settings share files
         if stage == 0: rows = rows.with_columns(variant=pl.lit('original'))
         if stage == 0 and 'prefix' in rows.columns:  # of a damaged video only the frames before the damage are recorded
             rows = rows.with_columns(frames=pl.when(pl.col('prefix').cast(pl.String) == 'true').then(None).otherwise('frames'))
@@ -90,5 +91,5 @@ def audit_integrity(data: str = '',  # the workspace
     index = place.read_index()['status'].value_counts()
     index = dict(index.iter_rows())
     told = f'{table.height} files of {checked["video_id"].n_unique()} videos checked, {wrong.height} not as recorded'
-    return Finding('integrity', f'{told}; the index also has {index.get("failed", 0)} failed and {index.get("excluded", 0)} excluded videos, '
-                   'which are not checked.', wrong, not wrong.height)
+    return Finding('integrity', f'{told}; the index also has {index.get("failed", 0)} failed, {index.get("excluded", 0)} excluded videos, '
+                   f'and {index.get("unopened", 0):,} that were never opened, which are not checked.', wrong, not wrong.height)

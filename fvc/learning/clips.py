@@ -132,7 +132,7 @@ class ClipInput(Input):
     def describe(self, cfg): return f"{cfg.data.frames} frames of {cfg.data.size if isinstance(cfg.data.size, int) else 'x'.join(map(str, cfg.data.size))} px"
 
     def rows(self, place, cfg, **given):
-        rows = ok_rows(place, 3)
+        rows = ok_rows(place, 3, cfg)
         return rows.select(*KEY, *(pl.col(c).alias(f'clip.{c}') for c in ('path', 'width', 'height', 'frames', 'duration', 'lineage')))
 
     def prepare(self, rows, place, cfg, fitted, train=False):

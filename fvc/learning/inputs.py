@@ -120,7 +120,7 @@ class FeaturesInput(Input):
         tables = []
         for s in cfg.data.stages:
             columns = feature_columns(s, cfg.data.include_metadata)
-            tables.append(ok_rows(place, s).select(*KEY, *(pl.col(c).alias(f's{s}.{c}') for c in columns), pl.col('lineage').alias(f'features.lineage{s}')))
+            tables.append(ok_rows(place, s, cfg).select(*KEY, *(pl.col(c).alias(f's{s}.{c}') for c in columns), pl.col('lineage').alias(f'features.lineage{s}')))
         rows = tables[0]
         for table in tables[1:]: rows = rows.join(table, on=KEY, how='inner', maintain_order='left')
         return rows

@@ -7,6 +7,7 @@ __all__ = ['KEY', 'stage_table', 'ok_rows', 'labelled', 'load_rows', 'coverage',
 
 # %% ../../nbs/learning/06_rows.ipynb #c80bfa7a
 import polars as pl
+from ..core.config import RunConfig
 from ..core.table import read_table
 from ..core.workspace import Workspace
 from ..engine.per_video import lineage
@@ -16,14 +17,17 @@ from ..scores.intervals import permuted_folds
 # %% ../../nbs/learning/06_rows.ipynb #51cb13dc
 KEY = ['video_id', 'variant']
 
-def stage_table(place: Workspace, stage: int) -> pl.DataFrame:
-    "Table of a stage, whatever its rows' status; the index has no copies, its rows are originals."
-    table = read_table(place.table(stage))
-    return table.with_columns(variant=pl.lit('original')) if stage == 0 else table
+def stage_table(
+    place: Workspace, stage: int,
+    cfg: RunConfig | None = None  # of a run: the table made with its stage settings; None: the only one, or that of the defaults
+) -> pl.DataFrame:
+    "Table of a stage, whatever its rows' status; the index has no copies, its rows are originals. Raises FileNotFoundError that says which stages to run."
+    if stage == 0: return place.read_index().with_columns(variant=pl.lit('original'))
+    return read_table(place.table(stage)) if cfg is None else place.read_rows(stage, cfg)
 
-def ok_rows(place: Workspace, stage: int) -> pl.DataFrame:  # with `lineage`: what each row was made of, and with which settings
+def ok_rows(place: Workspace, stage: int, cfg: RunConfig | None = None) -> pl.DataFrame:  # with `lineage`: what each row was made of, and with which settings
     "Rows of a stage that are ok, the original first within each video; raises ValueError for one that stands twice."
-    rows, where = stage_table(place, stage).filter(pl.col('status') == 'ok'), place.table(stage)
+    rows, where = stage_table(place, stage, cfg).filter(pl.col('status') == 'ok'), place.table(stage, cfg)
     twice = rows.filter(rows.select(KEY).is_duplicated())
     if twice.height:
         video_id, variant = twice.select(KEY).row(0)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KEYS', 'COMMON', 'METRICS', 'resolve', 'run_hash', 'run_name', 'source_of', 'library_hash', 'rows_hash', 'FoldResult',
            'finite', 'fold_metrics', 'Run', 'finished_runs', 'headline', 'best_fold', 'summarise', 'typed_run',
-           'needed_run']
+           'passed_on', 'needed_run']
 
 # %% ../../nbs/learning/16_runs.ipynb #7cc2bd5b
 import ast, importlib, inspect, json, sys
@@ -19,18 +19,20 @@ from ..core.config import ConfigError, RunConfig, canonical_hash, compose, flatt
 from ..core.files import file_sha256, locked, write_json
 from ..core.registry import Need, Spec, UnknownName, read_name, spec_of
 from ..core.table import read_table
-from ..core.workspace import Workspace
+from ..core.workspace import READS, Workspace, table_settings
 from ..scores.metrics import group_weights
 from ..scores.tasks import Task
 from .detector import Detector, inputs_of, load_detector
+from .inputs import all_stages
 
 # %% ../../nbs/learning/16_runs.ipynb #29989dd2
 def resolve(spec: Spec, overrides: str | list[str] = '', place: Workspace | None = None) -> RunConfig:
-    "Configuration of a run on a corpus; without one, of a binary task and the papers' profile."
-    corpus = dict(loss=Task.of(place).loss) if place else {}
+    "Configuration of a run on a corpus, with the stage settings of its tables; without one, of a binary task and the papers' profile."
+    corpus = dict(place.made_with(), loss=Task.of(place).loss) if place else {}
     if place and place.sample: corpus['profile'] = 'small'
     return compose(spec, overrides, corpus=corpus)
 
+# %% ../../nbs/learning/16_runs.ipynb #5e7a2d02
 KEYS = {'network': ('augment', 'loss', 'optim', 'training'), 'estimator': ('training.seed',), 'embedding': ('training.seed',)}  # besides what all read
 COMMON = ('pretrained', 'model', 'split', 'data.variants', 'data.permuted')
 
@@ -38,7 +40,10 @@ def run_hash(spec: Spec, cfg: RunConfig) -> str:  # 16 hexadecimal digits
     "Hash of the settings that a model, its inputs and its training read, and of no other."
     keys = (*COMMON, *KEYS[spec.kind], *(k for i in inputs_of(spec) for k in i.keys))
     read = {k: v for k, v in flattened(cfg.to_dict(local=False)) if k in keys or any(k.startswith(f'{key}.') for key in keys)}
-    return canonical_hash([read, [vars(need) for need in spec.needs(cfg)]])
+    needs = spec.needs(cfg)
+    stages = READS if needs else [s for s in all_stages(inputs_of(spec), cfg) if s]  # the index has no settings
+    for stage in stages: read |= {f'stages.{k}': v for k, v in table_settings(stage, cfg).items()}
+    return canonical_hash([read, [vars(need) for need in needs]])
 
 def run_name(spec: Spec, cfg: RunConfig, place: Workspace | None = None) -> str:  # `model` or `model@…`
     "Name of a run: the user's alone, else its variant and profile, else eight digits of its hash; raises ConfigError for a name that means something else."
@@ -253,10 +258,19 @@ def typed_run(name: str,  # `model`, `model@…` or `model_variant`
         return spec, [f'variant={n!r}' if n in spec.variants else f'profile={n}' for n in apart.split('+')]
     return spec, [f'experiment.name={json.dumps(apart)}']
 
+# %% ../../nbs/learning/16_runs.ipynb #5e7a2d04
+def passed_on(cfg: RunConfig, place: Workspace) -> list[str]:  # as typed
+    "Settings that a run asks of the runs it stands on: profile, number of folds, and stage settings that the corpus does not suggest."
+    words, usual = [f'profile={cfg.profile}', f'split.n_splits={cfg.split.n_splits}'], compose(None, corpus=place.made_with())
+    for part in sorted({*READS[2], *READS[4]}):
+        own, plain = vars(getattr(cfg.stages, part)), vars(getattr(usual.stages, part))
+        words += [f'stages.{part}.{k}={json.dumps(v)}' for k, v in own.items() if v != plain[k]]
+    return words
+
 def needed_run(need: Need, cfg: RunConfig, place: Workspace, fold: int, split_hash: str) -> Run:
     "A run that another one stands on, of the same profile; raises FileNotFoundError or ValueError with the command that mends it."
     spec, words = typed_run(need.run)
-    own = resolve(spec, [f'profile={cfg.profile}', f'split.n_splits={cfg.split.n_splits}', *words], place)
+    own = resolve(spec, [*passed_on(cfg, place), *words], place)
     run = Run(place, run_name(spec, own, place))
     command = f'fvc train {run.name} --data {place}' + (f' training.inner_folds={need.inner}' if need.inner != 1 else '')
     if not (run.folder/f'fold_{fold}'/'metadata.json').is_file():

@@ -17,7 +17,7 @@ from ..core.config import canonical_hash, compose
 from ..core.files import file_sha256
 from ..learning.detector import build, inputs_of
 from ..learning.inputs import all_stages
-from ..learning.runs import resolve, run_name, source_of, typed_run
+from ..learning.runs import passed_on, resolve, run_name, source_of, typed_run
 from ..scores.tasks import Task
 from .notebooks import Outcome, Job, execute_all
 
@@ -34,7 +34,7 @@ def notebook_of(model: str) -> Path:
 
 def _reads(spec, cfg, place):
     "Hash of what a run reads besides its settings: tables, labels and the model's code."
-    files = [place.folds, *(place.table(s) for s in all_stages(inputs_of(spec), cfg))]
+    files = [place.folds, *(place.table(s, cfg) for s in all_stages(inputs_of(spec), cfg))]
     return canonical_hash([source_of(spec)['code'], [file_sha256(f) if f.is_file() else '' for f in files]])
 
 # %% ../../nbs/5_model_training.ipynb #8271f132
@@ -60,7 +60,7 @@ def _needs(spec, cfg, place):
     found = {}
     for need in spec.needs(cfg):
         other, own = typed_run(need.run)
-        found[run_name(other, resolve(other, [f'profile={cfg.profile}', f'split.n_splits={cfg.split.n_splits}', *own], place), place)] = need.inner
+        found[run_name(other, resolve(other, [*passed_on(cfg, place), *own], place), place)] = need.inner
     return found
 
 # %% ../../nbs/5_model_training.ipynb #1c2c09a9

@@ -15,9 +15,11 @@ from functools import partial
 import cv2
 import numpy as np
 from ..core.config import compose, seed_for
-from ..core.workspace import Workspace
+from ..core.settings import AugmentationStage
+from ..core.workspace import Workspace, table_settings
 from ..video.frames import uniform_sample_indices, usable_frames
 from ..core.registry import UnknownName, nearest, parts, register_augmentation
+from ..engine.input_files import check_inputs
 from ..engine.per_video import run_stage
 from ..video.transcode import Output, transcode
 from ..video.frame_planes import Look, Source
@@ -182,31 +184,33 @@ def variants(
     return {kind if turn == 1 else f'{kind}_{turn}': kind for kind, turn in turns}
 
 # %% ../../nbs/1_augmentation.ipynb #b3d921ed
-SCHEMA = dict(kind='String', params='String', prefix='Boolean', frames='Int64', width='Int64', height='Int64', fps='Float64',
+SCHEMA = dict(kind='String', params='String', prefix='Boolean', has_audio='Boolean', frames='Int64', width='Int64', height='Int64', fps='Float64',
               duration='Float64', bytes='Int64', sha256='String')
 
 def work(
     item: dict,  # one video: `video_id`, `rows` (its row of the index), its `workspace`, `config`
-    own: dict[str, Callable] | None = None  # kinds that are registered elsewhere, which a worker process cannot know
+    own: dict[str, Callable] | None = None,  # kinds that are registered elsewhere, which a worker process cannot know
+    folder: tuple[str, ...] = ()  # of copies made with other settings than the defaults
 ) -> list[dict]:  # the original and its copies
     "Stage 1's rows of one video, their files written; VideoError for a video that cannot be read to its end."
     cv2.setNumThreads(1)  # the workers are what runs side by side
     for kind, function in (own or {}).items(): register_augmentation(kind)(function)
-    (row,), config, place = item['rows'], item['config'], item['workspace']
+    (row,), config, place, kept = item['rows'], item['config'], item['workspace'], item.get('kept', {})
     rows = [dict(variant='original', kind='original', params='{}', path=row['path'], status='ok', reason=row.get('reason'), **{
         name: row[name] for name in ('frames', 'width', 'height', 'fps', 'duration', 'bytes', 'sha256')})]
     def copies(seen: Look) -> list[Output]:
         outputs = []
         for variant, kind in variants(config['num_augmentations'], config['kinds']).items():
+            if variant in kept: continue
             edit = parts('filter')[kind](np.random.default_rng(seed_for(item['video_id'], variant, config['seed'])), seen)
-            path = place.row_path(1, item['video_id'], f'{variant}.mp4')
+            path = place.row_path(1, *folder, item['video_id'], f'{variant}.mp4')
             rows.append(dict(variant=variant, kind=kind, params=json.dumps(edit.params, sort_keys=True), path=path, status='ok'))
             outputs.append(Output(place.file(path), edit.filters, config['crf'], config['preset'], edit.warp, edit.repeat, edit.reverse))
         return outputs
     few = config['num_frames'] and set(uniform_sample_indices(row['frames'], config['num_frames']).tolist())
     written = transcode(place.file(row['path']), copies, few or None, usable_frames(row))
     for made, copy in zip(rows[1:], written): made.update({k: v for k, v in asdict(copy).items() if k != 'path'})
-    for made in rows: made['prefix'] = bool(row.get('prefix'))
+    for made in rows: made.update(prefix=bool(row.get('prefix')), has_audio=made['variant'] == 'original' and row.get('has_audio'))  # copies carry no sound
     return rows
 
 # %% ../../nbs/1_augmentation.ipynb #2cf0f77d
@@ -215,9 +219,13 @@ def stage1_augment_videos(
     overrides: str | list[str] = '',  # settings, e.g. 'stages.augmentation.kinds=[blur,reverse]'
     shard: tuple[int, int] = (1, 1)  # (i, n): the i-th of n shares
 ):  # polars.DataFrame, one row an original or copy
-    "Write the copies of all videos and their table; raises FileNotFoundError before stage 0, DiskFull, UnknownName, StaleConfiguration on changed settings."
-    stages, place = compose(None, overrides).stages, Workspace.find(data).require_videos(1)
-    index, config = place.read_index(), asdict(stages.augmentation)
+    "Write the copies of all videos and their table; raises FileNotFoundError before stage 0, DiskFull, UnknownName."
+    cfg, place = compose(None, overrides), Workspace.find(data).require_videos(1)
+    index, config, usual = place.read_index(), asdict(cfg.stages.augmentation), asdict(AugmentationStage())
     kinds = set(variants(config['num_augmentations'], config['kinds']).values())
     own = {k: f for k, f in parts('filter').items() if k in kinds and f.__module__ != 'fvc.stages.augmentation'}
-    return run_stage('stage 1', partial(work, own=own), index, place.table(1), config, SCHEMA, place, stages, shard)
+    check_inputs('stage 1', index, place.index, place)
+    names = ['original', *variants(config['num_augmentations'], config['kinds'])]
+    row_config = config | {k: usual[k] for k in ('num_augmentations', 'kinds')}  # a copy is the same whichever others are made
+    return run_stage('stage 1', partial(work, own=own, folder=place.copies(1, cfg)), index, place.table(1, cfg), config, SCHEMA, place, cfg.stages,
+                     shard, names, row_config, table_settings(1, cfg))

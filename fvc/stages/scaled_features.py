@@ -7,11 +7,12 @@ __all__ = ['work', 'stage4_extract_scaled_features']
 
 # %% ../../nbs/4_scaled_features.ipynb #d606c14c
 from ..core.config import compose
-from ..core.workspace import Workspace
+from ..core.workspace import Workspace, table_settings
+from ..engine.input_files import check_inputs
 from ..engine.per_video import run_stage
 from ..forensics.scaled_signals import measure_scaled
 from ..forensics.signals import feature_names
-from .features import feature_rows, read_input, save_arrays
+from .features import arrays_folder, feature_rows, save_arrays
 
 # %% ../../nbs/4_scaled_features.ipynb #fddc98bf
 def work(item: dict) -> list[dict]:
@@ -26,11 +27,12 @@ def stage4_extract_scaled_features(
 ):                                    # polars.DataFrame, one row per row of stage 3, with twenty-three feature columns
     """Write the table of features, and arrays on request.
 
-    Raises FileNotFoundError before stage 3, StaleConfiguration on changed settings.
+    Raises FileNotFoundError where stage 3 has not run with these settings.
     """
-    stages, place, columns = compose(None, overrides).stages, Workspace.find(data), feature_names(4)
-    rows = read_input(place, 3)
-    config = {'num_frames': stages.scaled_features.num_frames}
-    table = run_stage('stage 4', work, rows, place.table(4), config, {'prefix': 'Boolean'} | dict.fromkeys(columns, 'Float64'), place, stages, shard)
-    if stages.scaled_features.save_npy: save_arrays(table, columns, place.folder(4)/'arrays')
+    cfg, place, columns = compose(None, overrides), Workspace.find(data), feature_names(4)
+    rows, file, schema = place.read_rows(3, cfg), place.table(4, cfg), {'prefix': 'Boolean'} | dict.fromkeys(columns, 'Float64')
+    check_inputs('stage 4', rows, place.table(3, cfg), place, originals=False)
+    config = {'num_frames': cfg.stages.scaled_features.num_frames}
+    table = run_stage('stage 4', work, rows, file, config, schema, place, cfg.stages, shard, settings=table_settings(4, cfg))
+    if cfg.stages.scaled_features.save_npy: save_arrays(table, columns, arrays_folder(file))
     return table

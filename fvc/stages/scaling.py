@@ -11,8 +11,8 @@ from dataclasses import asdict
 from functools import partial
 
 from ..core.config import compose
-from ..core.table import read_table
-from ..core.workspace import Workspace
+from ..core.workspace import Workspace, table_settings
+from ..engine.input_files import check_inputs
 from ..engine.per_video import run_stage
 from ..engine.workers import settled
 from ..video.frames import usable_frames
@@ -29,29 +29,33 @@ def redrawing(
     return partial(autoencode, vae=load_autoencoder(weights))
 
 # %% ../../nbs/3_scaling.ipynb #d6ee7d8d
-def work(item: dict) -> list[dict]:
+def work(item: dict,
+         folder: tuple[str, ...] = (),  # of copies made with other settings than the defaults
+        ) -> list[dict]:
     "Scale every row of one video; a row that cannot be read fails alone, with its reason."
     place, config, rows = item['workspace'], item['config'], []
     redraw = redrawing(config['method'], config['weights'])
     for row in item['rows']:
-        path = place.row_path(3, item['video_id'], f"{row['variant']}.mp4")
+        path = place.row_path(3, *folder, item['video_id'], f"{row['variant']}.mp4")
         about = dict(variant=row['variant'], prefix=bool(row.get('prefix')))
+        if row['variant'] in item.get('kept', {}): continue
         try: made = scale_video(place.file(row['path']), place.file(path), config, usable_frames(row), redraw)
-        except ValueError as e: rows.append(dict(about, path=None, status='failed', reason=settled(e, item)))
-        else: rows.append(dict(about, path=path, status='ok', **made))
+        except ValueError as e: rows.append(dict(about, path=None, **settled(e, item)))
+        else: rows.append(dict(about, path=path, status='ok', has_audio=False, **made))
     return rows
 
 # %% ../../nbs/3_scaling.ipynb #0e4d6cfa
-SCHEMA = dict(prefix='Boolean', original_width='Int32', original_height='Int32', width='Int32', height='Int32', frames='Int32', fps='Float64',
-              duration='Float64', bytes='Int64', sha256='String', is_upscaled='Boolean', is_downscaled='Boolean')
+SCHEMA = dict(prefix='Boolean', has_audio='Boolean', original_width='Int32', original_height='Int32', width='Int32', height='Int32', frames='Int32', fps='Float64',
+              duration='Float64', bytes='Int64', sha256='String', is_upscaled='Boolean', is_downscaled='Boolean', is_bounded='Boolean')
 
 def stage3_scale_videos(data: str = '', # the workspace
                         overrides: str | list[str] = '', # e.g. 'stages.scaling.target_size=320'
                         shard: tuple[int, int] = (1, 1), # (i, n): the i-th of n shares
                        ): # polars.DataFrame, one row per row of stage 1
-    "Write the scaled videos and their table; raises FileNotFoundError before stage 1, MissingWeights, StaleConfiguration."
-    stages, place = compose(None, overrides).stages, Workspace.find(data)
-    rows = read_table(place.table(1))
-    redrawing(stages.scaling.method, stages.scaling.weights)  # weights that are missing are said now, not once a video
-    return run_stage('stage 3', work, rows, place.table(3), asdict(stages.scaling), SCHEMA, place,
-                     stages, shard)
+    "Write the scaled videos and their table; raises FileNotFoundError where stage 1 has not run with these settings, MissingWeights."
+    cfg, place = compose(None, overrides), Workspace.find(data)
+    scaling, rows = cfg.stages.scaling, place.read_rows(1, cfg)
+    check_inputs('stage 3', rows, place.table(1, cfg), place)
+    redrawing(scaling.method, scaling.weights)  # weights that are missing are said now, not once a video
+    return run_stage('stage 3', partial(work, folder=place.copies(3, cfg)), rows, place.table(3, cfg), asdict(scaling), SCHEMA, place,
+                     cfg.stages, shard, settings=table_settings(3, cfg))

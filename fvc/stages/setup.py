@@ -74,11 +74,13 @@ COLUMNS = dict(video_id=pl.String, platform=pl.String, label=pl.Int8, label_text
 
 def judge(rows: list[dict],         # videos of a plan; completed in place
           probed: dict[str, dict],  # video_id -> row of the probe
+          metadata_only: bool = False,  # videos without a file are known, not missed
          ) -> None:
     "Add to every video what the probe saw, and its verdict."
     for r in rows:
         missing = f"file is missing: {printable(r['file']) or r['platform'] + '/' + r['native']}"
-        seen = probed.get(r['video_id'], dict.fromkeys(PROBED) | dict(status='failed', reason=missing))
+        absent = dict(status='unopened', reason='known, not opened') if metadata_only else dict(status='failed', reason=missing)
+        seen = probed.get(r['video_id'], dict.fromkeys(PROBED) | absent)
         r.update({name: seen[name] for name in PROBED})
         if seen['status'] == 'ok' and not seen['prefix']: continue
         if r['status'] == 'ok': r.update(status=seen['status'], reason=seen['reason'])
@@ -161,7 +163,7 @@ def _fill(plan, place, cfg, password, limits):
     for line in plan.said: print(line)
     place_videos(plan, place, cfg.stages.setup.link, password, limits)
     if plan.left_out: print(say_left_out(plan.left_out, place.left_out.name))
-    judge(rows, probe_videos(rows, place, cfg.stages, plan.media))
+    judge(rows, probe_videos(rows, place, cfg.stages, plan.media), cfg.stages.setup.metadata_only)
     plan.report += merge_contents(rows)
     merged = _joined(plan, place, stored, cfg.stages)
     folds, index = deal_folds(rows, stored, split, plan.task), _index(plan)

@@ -19,7 +19,7 @@ def in_place():
 def blind():
     "What is found is believed."
     import fvc.engine.per_video
-    fvc.engine.per_video._valid = lambda rows, *rest: bool(rows)
+    fvc.engine.per_video._is_whole = lambda *anything: True
 
 
 def untidy():

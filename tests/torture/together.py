@@ -85,7 +85,7 @@ def hangs(world, folder, count, seed, tell):
         if code == 0 and not parts:
             continue  # it had just ended
         seen += 1
-        wrong = '' if code == 0 and took < 20 and len({r['video_id'] for r in parts}) == 1 else f'ended with {code} in {took:.1f} s: {run.text[-600:]}'
+        wrong = '' if code == 3 and took < 20 and len({r['video_id'] for r in parts}) == 1 else f'ended with {code} in {took:.1f} s: {run.text[-600:]}'
         wrong = wrong or world.resume(stage, place, ['stages.workers=1', 'stages.retry_failed=true'])
         lost += bool(wrong)
         tell(f'hang {number} stage={stage}: ended with {code} in {took:.1f} s, {len(parts)} rows "{parts[0]["reason"] if parts else ""}"', wrong)

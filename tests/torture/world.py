@@ -12,8 +12,17 @@ from pathlib import Path
 WORDS = ['split.n_splits=2', 'stages.augmentation.num_augmentations=2', 'stages.augmentation.kinds=[brightness,reverse]',
          'stages.augmentation.preset=ultrafast', 'stages.scaling.target_size=48', 'stages.scaling.preset=ultrafast',
          'stages.features.num_frames=2', 'stages.scaled_features.num_frames=2']
-TABLES = {0: 'video_index_input.csv', 1: 'augmented_videos/augmented_metadata.arrow', 2: 'features_stage2/features_metadata.arrow',
-          3: 'scaled_videos/scaled_metadata.arrow', 4: 'features_stage4/features_scaled_metadata.arrow'}
+
+
+def tables(words):
+    "Tables of stages 0 to 4, relative to the workspace, as these settings name them."
+    from fvc.core.config import compose
+    from fvc.core.workspace import Workspace
+    place, cfg = Workspace(Path('/')), compose(None, words)
+    return {n: str(place.table(n, cfg).relative_to('/')) for n in range(5)}
+
+
+TABLES = tables(WORDS)
 PIPE = 1 << 20
 
 
