@@ -11,7 +11,7 @@ from fvc.core.table import table_metadata
 from fvc.core.workspace import Workspace
 from fvc.learning import fitting
 from fvc.learning.clips import ClipInput
-from fvc.learning.fitting import cross_fit, fit_network, gather, table_settings
+from fvc.learning.fitting import cross_fit, file_settings, fit_network, gather
 from fvc.running.experiment import make_split
 from fvc.scores.tasks import Task
 from sklearn.base import BaseEstimator
@@ -79,7 +79,8 @@ def test_inner_rows_are_scored_by_the_network_that_had_not_seen_them(trained):
     assert not np.array_equal(two.scores, found.detector.score(two.rows))
 
 
-def test_new_files_are_looked_at_with_the_settings_of_the_tables(corpus):
-    place = Workspace(corpus)
-    assert table_settings(place, [2, 4]) == {str(n): table_metadata(place.table(n))['config'] for n in (2, 3, 4)}
-    assert all(table_settings(place, [4]).values()) and list(table_settings(place, [0])) == []
+def test_new_files_are_looked_at_with_the_settings_of_the_tables():
+    cfg = compose(None, 'stages.features.num_frames=3 stages.scaling.target_size=64')
+    found = file_settings(cfg, [2, 4])
+    assert (found['2']['num_frames'], found['3']['target_size'], found['4']['num_frames']) == (3, 64, 6)
+    assert list(file_settings(cfg, [4])) == ['3', '4'] and not file_settings(cfg, [0])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from fvc.corpus.sample import SAMPLE_PASSWORD
 
 CELLS = [
     ('code', '#| default_exp models.stranger_slowfast', []),
@@ -68,6 +69,8 @@ FVC = ('-c', 'import sys; from fvc.running.cli import main; raise SystemExit(mai
 
 def test_one_notebook_and_no_other_edit(copy, corpus, tmp_path):
     "It trains by papermill and by both commands, is listed and ranked, stands on the site, and its detector loads."
+    home = shutil.copytree(corpus.parent, tmp_path / 'corpus', symlinks=True)
+    source, corpus = home / 'archives', home / 'work'
     out = tmp_path / 'out.ipynb'
     made = run(copy, '-m', 'papermill', 'nbs/5z_stranger_slowfast.ipynb', out, '-p', 'fold', '2', '-p', 'data', corpus, '-p', 'overrides', 'split.n_splits=2')
     assert 'unknown parameter' not in made.stderr.lower()
@@ -77,8 +80,8 @@ def test_one_notebook_and_no_other_edit(copy, corpus, tmp_path):
     assert json.loads(run(copy, *FVC, 'train', 'stranger_slowfast', '--folds', '1', '--json', *words).stdout)[0]['state'] == 'done'
     line = next(m for m in json.loads(run(copy, *FVC, 'models', '--json').stdout) if m['name'] == 'stranger_slowfast')
     assert line['trainable'] > 1000 and line['description'] == 'Slow and fast, small.'
-    stages = [f'stages.augmentation.num_augmentations={2}']
-    board = json.loads(run(copy, *FVC, 'run', '--models', 'stranger_slowfast', *stages, '--json', *words).stdout)
+    more = ('--source', source, '--models', 'stranger_slowfast', 'stages.augmentation.num_augmentations=2', '--json')
+    board = json.loads(run(copy, *FVC, 'run', *more, *words, FVC_ARCHIVE_PASSWORD=SAMPLE_PASSWORD).stdout)
     mine = next(r for r in board if r['run'] == 'stranger_slowfast')
     assert mine['folds'] == 2 and mine['kind'] == 'model' and 0 <= mine['auc'] <= 1
     script = ('from fvc.core.workspace import Workspace; from fvc.learning.runs import Run;'
