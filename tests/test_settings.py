@@ -401,7 +401,7 @@ def recomputed(place, words):
     "How often a block is computed in one step: once more where its activations are not kept."
     cfg, seen = compose('x3d', words), []
     network = build(spec_of('x3d'), cfg, Task())
-    next(m for m in network.modules() if type(m).__name__ == 'ResBlock').register_forward_hook(lambda *given: seen.append(1))
+    next(m for m in network.modules() if type(m).__name__ == 'ResBlock').register_forward_pre_hook(lambda *given: seen.append(1))
     network(torch.rand(2, 3, 4, 48, 48)).sum().backward()
     return len(seen)
 
