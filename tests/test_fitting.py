@@ -5,13 +5,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from fvc.core.config import compose
 from fvc.core.registry import spec_of
-from fvc.core.table import table_metadata
 from fvc.core.workspace import Workspace
 from fvc.learning import fitting
 from fvc.learning.clips import ClipInput
 from fvc.learning.fitting import cross_fit, file_settings, fit_network, gather
+from fvc.learning.runs import resolve
 from fvc.running.experiment import make_split
 from fvc.scores.tasks import Task
 from sklearn.base import BaseEstimator
@@ -55,7 +54,7 @@ def trained(corpus, monkeypatch, tmp_path):
     monkeypatch.setattr(fitting, 'fit_with_tracking', training)
     monkeypatch.setattr(ClipInput, 'fit', lambda self, rows, cfg, task: seen.append(rows) or {})
     place, spec = Workspace(corpus), spec_of('naive_cnn')
-    cfg = compose(spec, 'split.n_splits=2 data.frames=1 data.size=32 data.variants=1 loss=focal loss.gamma=1.5 training.seed=3 training.inner_folds=2 training.device=cpu')
+    cfg = resolve(spec, 'split.n_splits=2 data.frames=1 data.size=32 data.variants=1 loss=focal loss.gamma=1.5 training.seed=3 training.inner_folds=2 training.device=cpu', place)
     m = gather(spec, cfg, place, make_split(cfg, place, 1))
     return m, fit_network(m, tmp_path, None), told, seen
 
@@ -77,10 +76,3 @@ def test_inner_rows_are_scored_by_the_network_that_had_not_seen_them(trained):
     one, two = found.inner
     assert np.array_equal(one.scores, found.detector.score(one.rows)) and np.array_equal(two.scores, found.inner_detectors[2].score(two.rows))
     assert not np.array_equal(two.scores, found.detector.score(two.rows))
-
-
-def test_new_files_are_looked_at_with_the_settings_of_the_tables():
-    cfg = compose(None, 'stages.features.num_frames=3 stages.scaling.target_size=64')
-    found = file_settings(cfg, [2, 4])
-    assert (found['2']['num_frames'], found['3']['target_size'], found['4']['num_frames']) == (3, 64, 6)
-    assert list(file_settings(cfg, [4])) == ['3', '4'] and not file_settings(cfg, [0])

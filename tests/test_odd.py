@@ -16,9 +16,10 @@ from av.stream import Disposition
 from conftest import write_clip
 from fvc.core.workspace import Workspace
 from fvc.running import pipeline
-from fvc.core.config import compose
+from fvc.core.registry import spec_of
 from fvc.learning.clips import ClipInput
 from fvc.learning.examples import Examples
+from fvc.learning.runs import resolve
 from fvc.forensics.signals import feature_names
 from fvc.video.frames import iter_frames, pick_frames
 from fvc.video.probe import VideoError, probe
@@ -180,7 +181,7 @@ def test_one_frame_and_less_than_a_second_are_padded(clips, tmp_path):
     place = Workspace(tmp_path / 'work')
 
     def example(name, frames):
-        cfg = compose('naive_cnn', f'data.frames={frames} data.size=32')
+        cfg = resolve(spec_of('naive_cnn'), f'data.frames={frames} data.size=32', place)
         rows = ClipInput().rows(place, cfg).filter(video_id=ids[name], variant='original')
         return Examples(rows, [ClipInput()], place, cfg)[0][0]
 

@@ -9,7 +9,8 @@ from fvc.core.files import write_json
 from fvc.core.registry import Need, spec_of
 from fvc.core.workspace import FORMAT, Workspace
 from fvc.corpus.splits import Split
-from fvc.learning.runs import FoldResult, Run, finite, needed_run, resolve, run_hash, source_of
+from fvc.learning.runs import FoldResult, Run, finite, needed_run, resolve, run_hash, run_name, source_of
+from fvc.running.notebooks import Job
 
 
 def corpus_of(folder, sample=False, **task):
@@ -52,3 +53,17 @@ def test_a_run_is_stood_on_only_as_it_would_come_out_today(tmp_path):
             assert needed_run(Need('logistic_regression'), cfg, place, 1, split).name == 'logistic_regression' and not Run(place, 'logistic_regression').complete
             continue
         with pytest.raises(ValueError, match=why): needed_run(Need('logistic_regression'), cfg, place, 1, split)
+
+
+def test_a_model_without_weights_has_one_run_whatever_is_said_of_them():
+    spec = spec_of('logistic_regression')
+    plain, said = resolve(spec), resolve(spec, 'pretrained=true')
+    assert plain.pretrained is said.pretrained is None and run_name(spec, said) == run_name(spec, plain) == 'logistic_regression'
+
+
+def test_a_job_on_tables_that_have_changed_is_another_job(tmp_path):
+    book = tmp_path / 'a.ipynb'
+    book.write_text(json.dumps(dict(cells=[dict(cell_type='code', id='a', source='fold: int = 1', metadata=dict(tags=['parameters']), outputs=[], execution_count=None)], metadata={}, nbformat=4, nbformat_minor=5)))
+    jobs = [Job(book, tmp_path / 'out.ipynb', reads=reads) for reads in ('one', 'two')]
+    jobs[0].mark('done')
+    assert [job.state for job in jobs] == ['done', 'not yet']

@@ -95,7 +95,7 @@ def _about(plan: Plan, index: pl.DataFrame, folds: pl.DataFrame) -> dict:
     states, counts = Counter(index['status']), plan.task.counted(ok['label'].to_list())
     known = counts if plan.task.classes == BINARY.classes and plan.task.outputs == 1 else {}  # real and fake are said by name
     return dict(format=FORMAT, name=plan.name, sample=plan.sample, source_kind=plan.kind, task=plan.task.to_dict(), media=plan.media, videos=len(index),
-                **known, counts=counts, excluded=states['excluded'], failed=states['failed'], cascades=len(cascades), groups=index['group'].n_unique(),
+                **known, counts=counts, excluded=states['excluded'], failed=states['failed'], unopened=states['unopened'], cascades=len(cascades), groups=index['group'].n_unique(),
                 folds=int(folds['fold'].max()), partial=int(index['prefix'].sum()), data_hash=canonical_hash(content))
 
 def _as_text(index):
