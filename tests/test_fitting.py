@@ -76,3 +76,12 @@ def test_inner_rows_are_scored_by_the_network_that_had_not_seen_them(trained):
     one, two = found.inner
     assert np.array_equal(one.scores, found.detector.score(one.rows)) and np.array_equal(two.scores, found.inner_detectors[2].score(two.rows))
     assert not np.array_equal(two.scores, found.detector.score(two.rows))
+
+
+def test_a_test_part_is_read_by_nobody(corpus):
+    "A sealed part is neither served nor embedded; what is trained on and what is reported are."
+    place, spec = Workspace(corpus), spec_of('logistic_regression')
+    cfg = resolve(spec, 'split.kind=holdout', place)
+    split = make_split(cfg, place, 1)
+    served = set(gather(spec, cfg, place, split).rows['video_id'])
+    assert split.test and not served & set(split.test) and served & set(split.val) and served & set(split.train)

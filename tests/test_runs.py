@@ -384,3 +384,24 @@ def test_an_executed_notebook_shows_its_plots(tmp_path):
     assert execute(job)[0] == 'done'
     page = to_html(job.output).read_text()
     assert 'data:image/png;base64' in page and 'import matplotlib' not in page
+
+
+@pytest.mark.parametrize('model, words', [('logistic_regression', ''), ('naive_cnn', SMALL), ('xgboost_pretrained_inception', 'data.size=64 data.frames=2 data.variants=0 model.trees=5')])
+def test_a_search_sees_inner_rows_alone(corpus, model, words):
+    "Whatever the reported fold holds, a trial is trained and scored without it, in a folder of its own."
+    words = f'{PLAIN} {words.replace(PLAIN, "")} experiment.name=trial'
+    result = run_fold(model, 1, str(corpus), words, inner_only=True)
+    assert result.folder == corpus / 'stage5' / f'{model}@trial' / 'search' / 'fold_1' and result.metrics == {}
+    assert not (result.folder / 'predictions.arrow').exists() and not (result.folder.parents[1] / 'fold_1').exists() and not (result.folder.parents[1] / 'metrics.json').exists()
+    inner, split = read_table(result.folder / 'inner_predictions.arrow'), Split.from_json((result.folder / 'split.json').read_text())
+    assert inner.height and set(inner['video_id']) <= set(split.train)
+    place, rows = Workspace(corpus), result.about['rows']
+    kept, known = place.folds.read_bytes(), place.read_folds()
+    flipped = known.with_columns(label=pl.when(pl.col('fold') == 1).then(1 - pl.col('label')).otherwise('label').cast(pl.Int8))
+    try:
+        write_table(flipped, place.folds, table_metadata(place.folds))
+        again = run_fold(model, 1, str(corpus), f'{words} experiment.again=true', inner_only=True)
+        assert again.facts['inner'] == result.facts['inner'] and read_table(again.folder / 'inner_predictions.arrow').equals(inner)
+        assert again.about['rows'] == rows, 'labels of the reported fold are no part of what a trial reads'
+    finally:
+        place.folds.write_bytes(kept)

@@ -15,7 +15,7 @@ from .floors import cross_validate, majority_floor, metadata_floor, permutation_
 from ..scores.intervals import group_bootstrap, paired_comparison
 from ..scores.plots import plot_cv_fold_comparison, plot_leaderboard, plot_permutations
 from ..core.registry import get, nearest, spec_of
-from ..learning.runs import FoldResult, Run, finished_runs
+from ..learning.runs import FoldResult, Run, finished_runs, library_hash
 from ..scores.metrics import group_weights
 from ..scores.tasks import Task
 
@@ -96,4 +96,5 @@ def trained_on(fold: FoldResult) -> str:
     said = [f"profile {fold.config['profile']}", fold.facts['shown']]
     if 'weights' in fold.facts: said.append(fold.facts['weights'])
     if 'epochs' in fold.facts: said.append(f"{fold.facts['epochs']} epochs, of which epoch {fold.facts['best_epoch']} is kept")
+    if fold.about['library'] != library_hash(): said.append('by another version of the library (fvc train --again trains anew)')
     return ', '.join(said)

@@ -7,7 +7,6 @@ __all__ = ['EXAMPLES', 'TASKS', 'check_model', 'list_models', 'list_losses']
 
 # %% ../../nbs/learning/19_checks.ipynb #f898da1a
 import inspect, tempfile
-from collections.abc import Callable
 from pathlib import Path
 import numpy as np
 from ..core.config import compose

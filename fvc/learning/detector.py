@@ -9,7 +9,7 @@ __all__ = ['inputs_of', 'check_served', 'build', 'origin_of', 'digest', 'over_ro
 # %% ../../nbs/learning/15_detector.ipynb #f3d87780
 import hashlib, json, tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 import numpy as np

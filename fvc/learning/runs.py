@@ -10,7 +10,6 @@ __all__ = ['KEYS', 'COMMON', 'METRICS', 'resolve', 'run_hash', 'run_name', 'sour
 # %% ../../nbs/learning/16_runs.ipynb #7cc2bd5b
 import ast, importlib, inspect, json, sys
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 import numpy as np
 import polars as pl

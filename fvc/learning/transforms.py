@@ -6,7 +6,6 @@
 __all__ = ['KINDS', 'Draw', 'hflip', 'brightness', 'contrast', 'gaussian_noise', 'rotation', 'chosen_transforms']
 
 # %% ../../nbs/learning/05_transforms.ipynb #4547a6c2
-from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor

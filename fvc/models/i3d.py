@@ -10,17 +10,17 @@ from pytorchvideo.models.hub import i3d_r50
 from torch import Tensor, nn
 
 from ..core.registry import Clip, Spec
-from ..learning.blocks import Head, Normalize
-from ..learning.video_trunks import require_clip
+from ..core.settings import SMALL
+from ..learning.blocks import Head
+from ..learning.video_trunks import KINETICS_SGD, KineticsNetwork, require_clip
 from ..learning.weights import load_kinetics_weights
 from ..scores.tasks import Task
 
 # %% ../../nbs/5o_i3d.ipynb #20450803
-class I3D(nn.Module):
+class I3D(KineticsNetwork):
     "I3D-R50's trunk with a linear head."
     def __init__(self, num_outputs: int, width: int, dropout: float):
         super().__init__()
-        self.normalize = Normalize((0.45,) * 3, (0.225,) * 3)
         self.backbone = i3d_r50(stem_dim_out=width)
         top = self.backbone.blocks[-1]
         top.pool, top.dropout, top.proj = nn.AdaptiveAvgPool3d(1), nn.Identity(), nn.Identity()
@@ -29,9 +29,6 @@ class I3D(nn.Module):
     def embed(self, clip: Tensor) -> Tensor:  # (batch, 3, frames >= 2, height, width) -> (batch, 32 * width)
         require_clip(clip, frames=2)
         return self.backbone(self.normalize(clip))
-
-    def forward(self, clip: Tensor) -> Tensor:  # -> (batch, num_outputs)
-        return self.head(self.embed(clip))
 
 # %% ../../nbs/5o_i3d.ipynb #22919512
 def i3d(task: Task,  # what its logits mean
@@ -48,11 +45,8 @@ def i3d(task: Task,  # what its logits mean
 
 # %% ../../nbs/5o_i3d.ipynb #3c2fb033
 spec = Spec('i3d', i3d, clip=Clip(frames=8, size=224, span=2.13),  # every eighth frame at 30 per second
-            defaults={'optim.name': 'sgd', 'optim.lr': 1.25e-3, 'optim.head_lr_scale': 10, 'optim.weight_decay': 1e-4,
-                      'optim.warmup_epochs': 3, 'training.epochs': 30, 'training.batch_size': 8},
-            profiles={'small': {'data.frames': 4, 'data.size': 96, 'data.variants': 1, 'training.epochs': 5, 'model.width': 16,
-                                'pretrained': False, 'optim.name': 'adamw', 'optim.lr': 1e-3, 'optim.head_lr_scale': 1,
-                                'optim.warmup_epochs': 0.5}},
+            defaults=KINETICS_SGD,
+            profiles={'small': SMALL | {'model.width': 16}},
             tiny={'data.frames': 4, 'data.size': 64, 'model.width': 8, 'pretrained': False},
             grid={'optim.lr': [4e-4, 1.25e-3, 4e-3], 'model.dropout': [0.3, 0.5]},
             resources={'memory_gb': 16, 'gpus': 1, 'hours': 8})

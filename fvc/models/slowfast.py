@@ -9,25 +9,23 @@ __all__ = ['spec', 'SlowFast', 'slowfast']
 from torch import Tensor, nn
 
 from ..core.registry import Clip, Spec
-from ..learning.blocks import Head, Normalize
-from ..learning.video_trunks import SlowFastTrunk, require_clip
+from ..core.settings import SMALL
+from ..learning.blocks import Head
+from ..learning.video_trunks import KINETICS_SGD, KineticsNetwork, SlowFastTrunk, require_clip
 from ..learning.weights import load_kinetics_weights
 from ..scores.tasks import Task
 
 # %% ../../nbs/5r_slowfast.ipynb #11b1d451
-class SlowFast(nn.Module):
+class SlowFast(KineticsNetwork):
     "SlowFast-R50's trunk with a linear head."
     def __init__(self, num_outputs: int, alpha: int, beta: int, width: int, dropout: float):
         super().__init__()
-        self.normalize, self.backbone = Normalize((0.45,) * 3, (0.225,) * 3), SlowFastTrunk(alpha, beta, width)
+        self.backbone = SlowFastTrunk(alpha, beta, width)
         self.head = Head(self.backbone.out_width, num_outputs, dropout)
 
     def embed(self, clip: Tensor) -> Tensor:  # (batch, 3, frames, height, width) -> (batch, 2304)
         require_clip(clip)
         return self.backbone(self.normalize(clip))
-
-    def forward(self, clip: Tensor) -> Tensor:  # -> (batch, num_outputs)
-        return self.head(self.embed(clip))
 
 # %% ../../nbs/5r_slowfast.ipynb #3a057d91
 def slowfast(task: Task,  # what its logits mean
@@ -47,11 +45,8 @@ def slowfast(task: Task,  # what its logits mean
 
 # %% ../../nbs/5r_slowfast.ipynb #8102fbea
 spec = Spec('slowfast', slowfast, clip=Clip(frames=32, size=224, span=2.13),  # every second frame at 30 per second
-            defaults={'optim.name': 'sgd', 'optim.lr': 1.25e-3, 'optim.head_lr_scale': 10, 'optim.weight_decay': 1e-4,
-                      'optim.warmup_epochs': 3, 'training.epochs': 30, 'training.batch_size': 8},
-            profiles={'small': {'data.frames': 4, 'data.size': 96, 'data.variants': 1, 'training.epochs': 5,
-                                'model.width': 16, 'model.alpha': 2, 'model.beta': 4, 'pretrained': False, 'optim.name': 'adamw',
-                                'optim.lr': 1e-3, 'optim.head_lr_scale': 1, 'optim.warmup_epochs': 0.5}},
+            defaults=KINETICS_SGD,
+            profiles={'small': SMALL | {'model.width': 16, 'model.alpha': 2, 'model.beta': 4}},
             tiny={'data.frames': 4, 'data.size': 64, 'model.width': 8, 'model.alpha': 2, 'model.beta': 4, 'pretrained': False},
             grid={'optim.lr': [4e-4, 1.25e-3, 4e-3], 'model.dropout': [0.3, 0.5]},
             resources={'memory_gb': 16, 'gpus': 1, 'hours': 16})

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from ..core.registry import Clip, Spec
-from ..learning.blocks import Head, Normalize
-from ..learning.video_trunks import SlowFastTrunk, require_clip
+from ..core.settings import SMALL
+from ..learning.blocks import Head
+from ..learning.video_trunks import KINETICS_SGD, KineticsNetwork, SlowFastTrunk, require_clip
 from ..learning.weights import load_kinetics_weights
 from ..scores.tasks import Task
 
@@ -38,11 +39,11 @@ class CrossAttention(nn.Module):
         return asking + mixed.view(batch, height, width, frames, channels).permute(0, 4, 3, 1, 2)
 
 # %% ../../nbs/5s_slowfast_attention.ipynb #a5ce541a
-class SlowFastAttention(nn.Module):
+class SlowFastAttention(KineticsNetwork):
     "SlowFast-R50's trunk, attention across its pathways, and a linear head."
     def __init__(self, num_outputs: int, alpha: int, beta: int, width: int, attention: int, heads: int, dropout: float):
         super().__init__()
-        self.normalize, self.backbone = Normalize((0.45,) * 3, (0.225,) * 3), SlowFastTrunk(alpha, beta, width)
+        self.backbone = SlowFastTrunk(alpha, beta, width)
         slow, fast = self.backbone.slow_width, self.backbone.fast_width
         self.slow_asks, self.fast_asks = CrossAttention(slow, fast, attention, heads), CrossAttention(fast, slow, attention, heads)
         self.head = Head(self.backbone.out_width, num_outputs, dropout)
@@ -51,9 +52,6 @@ class SlowFastAttention(nn.Module):
         require_clip(clip, frames=2 * self.backbone.alpha)  # two slow frames at least, or the fast ones have nothing to choose
         slow, fast = self.backbone.maps(self.normalize(clip))
         return self.backbone.pool([self.slow_asks(slow, fast), self.fast_asks(fast, slow)])
-
-    def forward(self, clip: Tensor) -> Tensor:  # -> (batch, num_outputs)
-        return self.head(self.embed(clip))
 
 # %% ../../nbs/5s_slowfast_attention.ipynb #7b153b9a
 def slowfast_attention(task: Task,  # what its logits mean
@@ -76,11 +74,8 @@ def slowfast_attention(task: Task,  # what its logits mean
 
 # %% ../../nbs/5s_slowfast_attention.ipynb #f0b17919
 spec = Spec('slowfast_attention', slowfast_attention, clip=Clip(frames=32, size=224, span=2.13),  # every second frame at 30 per second
-            defaults={'optim.name': 'sgd', 'optim.lr': 1.25e-3, 'optim.head_lr_scale': 10, 'optim.weight_decay': 1e-4,
-                      'optim.warmup_epochs': 3, 'training.epochs': 30, 'training.batch_size': 4, 'training.accumulate': 2},
-            profiles={'small': {'data.frames': 4, 'data.size': 96, 'data.variants': 1, 'training.epochs': 5, 'training.batch_size': 8, 'training.accumulate': 1,
-                                'model.width': 16, 'model.alpha': 2, 'model.beta': 4, 'model.attention': 64, 'pretrained': False, 'optim.name': 'adamw',
-                                'optim.lr': 1e-3, 'optim.head_lr_scale': 1, 'optim.warmup_epochs': 0.5}},
+            defaults=KINETICS_SGD | {'training.batch_size': 4, 'training.accumulate': 2},
+            profiles={'small': SMALL | {'model.width': 16, 'model.alpha': 2, 'model.beta': 4, 'model.attention': 64}},
             tiny={'data.frames': 4, 'data.size': 64, 'model.width': 8, 'model.alpha': 2, 'model.beta': 4, 'model.attention': 32, 'pretrained': False},
             grid={'optim.lr': [4e-4, 1.25e-3, 4e-3], 'model.heads': [4, 8]},
             resources={'memory_gb': 16, 'gpus': 1, 'hours': 20})

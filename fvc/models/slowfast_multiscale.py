@@ -9,17 +9,18 @@ __all__ = ['spec', 'SlowFastMultiscale', 'slowfast_multiscale']
 from torch import Tensor, cat, nn
 
 from ..core.registry import Clip, Spec
-from ..learning.blocks import Head, Normalize
-from ..learning.video_trunks import SlowFastTrunk, require_clip
+from ..core.settings import SMALL
+from ..learning.blocks import Head
+from ..learning.video_trunks import KINETICS_SGD, KineticsNetwork, SlowFastTrunk, require_clip
 from ..learning.weights import load_kinetics_weights
 from ..scores.tasks import Task
 
 # %% ../../nbs/5t_slowfast_multiscale.ipynb #cc09f62c
-class SlowFastMultiscale(nn.Module):
+class SlowFastMultiscale(KineticsNetwork):
     "SlowFast-R50's trunk at several rates of frames, with a linear head on all."
     def __init__(self, num_outputs: int, rates: list[int], shared: bool, alpha: int, beta: int, width: int, dropout: float):
         super().__init__()
-        self.normalize, self.rates = Normalize((0.45,) * 3, (0.225,) * 3), list(rates)
+        self.rates = list(rates)
         self.backbone = nn.ModuleList(SlowFastTrunk(alpha, beta, width) for _ in ([0] if shared else rates))
         self.head = Head(len(rates) * self.backbone[0].out_width, num_outputs, dropout)
 
@@ -28,9 +29,6 @@ class SlowFastMultiscale(nn.Module):
         x, trunks = self.normalize(clip), self.backbone
         looks = [trunks[i if len(trunks) > 1 else 0](x[:, :, ::rate]) for i, rate in enumerate(self.rates)]
         return cat(looks, 1)
-
-    def forward(self, clip: Tensor) -> Tensor:  # -> (batch, num_outputs)
-        return self.head(self.embed(clip))
 
 # %% ../../nbs/5t_slowfast_multiscale.ipynb #1c330324
 def slowfast_multiscale(task: Task,  # what its logits mean
@@ -54,11 +52,8 @@ def slowfast_multiscale(task: Task,  # what its logits mean
 
 # %% ../../nbs/5t_slowfast_multiscale.ipynb #999f0af1
 spec = Spec('slowfast_multiscale', slowfast_multiscale, clip=Clip(frames=32, size=224, span=2.13),  # every second frame at 30 per second
-            defaults={'optim.name': 'sgd', 'optim.lr': 1.25e-3, 'optim.head_lr_scale': 10, 'optim.weight_decay': 1e-4,
-                      'optim.warmup_epochs': 3, 'training.epochs': 30, 'training.batch_size': 4, 'training.accumulate': 2},
-            profiles={'small': {'data.frames': 4, 'data.size': 96, 'data.variants': 1, 'training.epochs': 5, 'training.batch_size': 8, 'training.accumulate': 1,
-                                'model.width': 16, 'model.alpha': 2, 'model.beta': 4, 'model.rates': [1, 2], 'pretrained': False, 'optim.name': 'adamw',
-                                'optim.lr': 1e-3, 'optim.head_lr_scale': 1, 'optim.warmup_epochs': 0.5}},
+            defaults=KINETICS_SGD | {'training.batch_size': 4, 'training.accumulate': 2},
+            profiles={'small': SMALL | {'model.width': 16, 'model.alpha': 2, 'model.beta': 4, 'model.rates': [1, 2]}},
             tiny={'data.frames': 4, 'data.size': 64, 'model.width': 8, 'model.alpha': 2, 'model.beta': 4, 'model.rates': [1, 2], 'pretrained': False},
             grid={'optim.lr': [4e-4, 1.25e-3, 4e-3], 'model.shared': [True, False]},
             resources={'memory_gb': 16, 'gpus': 1, 'hours': 24})

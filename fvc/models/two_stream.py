@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.registry import Clip, Spec
+from ..core.settings import SMALL
 from ..learning.blocks import FrameMean, Head, Normalize
 from ..learning.weights import load_image_backbone
 from ..scores.tasks import Task
@@ -58,8 +59,7 @@ def two_stream(task: Task,  # what its logits mean
 spec = Spec('two_stream', two_stream, inputs=('clip', 'flow'), clip=Clip(frames=10, size=224, stride=1),
             defaults={'optim.name': 'sgd', 'optim.lr': 1e-3, 'optim.head_lr_scale': 10, 'optim.weight_decay': 5e-4,
                       'optim.warmup_epochs': 1, 'training.epochs': 30, 'training.batch_size': 8},
-            profiles={'small': {'data.frames': 4, 'data.size': 96, 'data.variants': 1, 'training.epochs': 5, 'model.backbone': 'test_resnet',
-                                'pretrained': False, 'optim.name': 'adamw', 'optim.lr': 1e-3, 'optim.head_lr_scale': 1, 'optim.warmup_epochs': 0.5}},
+            profiles={'small': SMALL | {'model.backbone': 'test_resnet'}},
             tiny={'data.frames': 4, 'data.size': 64, 'model.backbone': 'test_resnet', 'pretrained': False},
             grid={'optim.lr': [3e-4, 1e-3, 3e-3], 'model.dropout': [0.5, 0.8]},
             resources={'memory_gb': 16, 'gpus': 1, 'hours': 10})

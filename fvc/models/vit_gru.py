@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.registry import Clip, Spec
+from ..core.settings import SMALL
 from ..learning.blocks import FramesInOrder, Head
 from ..learning.weights import FrameViT
 from ..scores.tasks import Task
@@ -50,9 +51,7 @@ def vit_gru(task: Task,  # what its logits mean
 spec = Spec('vit_gru', vit_gru, clip=Clip(frames=16, size=224),
             defaults={'optim.lr': 2e-5, 'optim.head_lr_scale': 10, 'optim.weight_decay': 0.05, 'optim.warmup_epochs': 2,
                       'training.epochs': 20, 'training.batch_size': 4, 'training.accumulate': 2},
-            profiles={'small': {'data.frames': 4, 'data.size': 96, 'data.variants': 1, 'training.epochs': 5, 'training.batch_size': 8,
-                                'training.accumulate': 1, 'model.vit': 'test_vit3', 'model.hidden': 64, 'pretrained': False,
-                                'optim.lr': 3e-4, 'optim.head_lr_scale': 3, 'optim.warmup_epochs': 0.5}},
+            profiles={'small': SMALL | {'model.vit': 'test_vit3', 'model.hidden': 64, 'optim.lr': 3e-4, 'optim.head_lr_scale': 3}},
             tiny={'data.frames': 4, 'data.size': 64, 'model.vit': 'test_vit', 'model.hidden': 32, 'model.dropout': 0.0, 'pretrained': False},
             grid={'optim.lr': [1e-5, 2e-5, 5e-5], 'model.hidden': [128, 256], 'model.dropout': [0.1, 0.3]},
             resources={'memory_gb': 32, 'gpus': 1, 'hours': 12})

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.registry import Clip, Spec
+from ..core.settings import SMALL
 from ..learning.blocks import EncoderBlock, FramesInOrder, Head, run_blocks
 from ..learning.weights import FrameViT
 from ..scores.tasks import Task
@@ -54,9 +55,7 @@ def vit_transformer(task: Task,  # what its logits mean
 spec = Spec('vit_transformer', vit_transformer, clip=Clip(frames=16, size=224),
             defaults={'optim.lr': 2e-5, 'optim.head_lr_scale': 10, 'optim.weight_decay': 0.05, 'optim.warmup_epochs': 2,
                       'training.epochs': 20, 'training.batch_size': 4, 'training.accumulate': 2},
-            profiles={'small': {'data.frames': 4, 'data.size': 96, 'data.variants': 1, 'training.epochs': 5, 'training.batch_size': 8,
-                                'training.accumulate': 1, 'model.vit': 'test_vit3', 'model.depth': 2, 'model.heads': 3,
-                                'pretrained': False, 'optim.lr': 3e-4, 'optim.head_lr_scale': 1, 'optim.warmup_epochs': 0.5}},
+            profiles={'small': SMALL | {'model.vit': 'test_vit3', 'model.depth': 2, 'model.heads': 3, 'optim.lr': 3e-4}},
             tiny={'data.frames': 4, 'data.size': 64, 'model.vit': 'test_vit', 'model.depth': 2, 'model.heads': 4, 'model.dropout': 0.0,
                   'pretrained': False},
             grid={'optim.lr': [1e-5, 2e-5, 5e-5], 'model.depth': [2, 3, 6], 'model.dropout': [0.1, 0.3]},

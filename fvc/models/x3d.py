@@ -10,17 +10,18 @@ from pytorchvideo.models.x3d import create_x3d
 from torch import Tensor, nn
 
 from ..core.registry import Clip, Spec
-from ..learning.blocks import Head, Normalize
-from ..learning.video_trunks import require_clip, run_trunk
+from ..core.settings import SMALL
+from ..learning.blocks import Head
+from ..learning.video_trunks import KINETICS_SGD, KineticsNetwork, require_clip, run_trunk
 from ..learning.weights import load_kinetics_weights
 from ..scores.tasks import Task
 
 # %% ../../nbs/5q_x3d.ipynb #14c38e9c
-class X3D(nn.Module):
+class X3D(KineticsNetwork):
     "X3D's trunk with a linear head."
     def __init__(self, num_outputs: int, depth: float, dropout: float, checkpointing: bool):
         super().__init__()
-        self.normalize, self.checkpointing = Normalize((0.45,) * 3, (0.225,) * 3), checkpointing
+        self.checkpointing = checkpointing
         self.backbone = create_x3d(depth_factor=depth, dropout_rate=0, head_activation=None)
         top = self.backbone.blocks[-1]
         top.pool.pool, top.proj = nn.AdaptiveAvgPool3d(1), nn.Identity()
@@ -29,9 +30,6 @@ class X3D(nn.Module):
     def embed(self, clip: Tensor) -> Tensor:  # (batch, 3, frames, height, width) -> (batch, 2048)
         require_clip(clip)
         return run_trunk(self.backbone.blocks, self.normalize(clip), self.checkpointing and self.training)
-
-    def forward(self, clip: Tensor) -> Tensor:  # -> (batch, num_outputs)
-        return self.head(self.embed(clip))
 
 # %% ../../nbs/5q_x3d.ipynb #501b89d6
 DEPTHS = {'XS': 2.2, 'S': 2.2, 'M': 2.2, 'L': 5.0}  # size -> depth factor
@@ -54,14 +52,11 @@ def x3d(task: Task,  # what its logits mean
 
 # %% ../../nbs/5q_x3d.ipynb #f7846e8c
 spec = Spec('x3d', x3d, clip=Clip(frames=16, size=224, span=2.67),  # every fifth frame at 30 per second
-            defaults={'optim.name': 'sgd', 'optim.lr': 1.25e-3, 'optim.head_lr_scale': 10, 'optim.weight_decay': 5e-5,
-                      'optim.warmup_epochs': 3, 'training.epochs': 30, 'training.batch_size': 8},
+            defaults=KINETICS_SGD | {'optim.weight_decay': 5e-5},
             variants={'xs': {'model.size': 'XS', 'data.frames': 4, 'data.size': 160, 'data.span': 1.6},
                       's': {'model.size': 'S', 'data.frames': 13, 'data.size': 160, 'data.span': 2.6},
                       'l': {'model.size': 'L', 'data.size': 312, 'model.checkpointing': True}},
-            profiles={'small': {'data.frames': 4, 'data.size': 96, 'data.variants': 1, 'training.epochs': 5, 'model.depth': 1.0,
-                                'pretrained': False, 'optim.name': 'adamw', 'optim.lr': 2e-3, 'optim.head_lr_scale': 1,
-                                'optim.warmup_epochs': 0.5}},
+            profiles={'small': SMALL | {'model.depth': 1.0, 'optim.lr': 2e-3}},
             tiny={'data.frames': 4, 'data.size': 48, 'model.depth': 1.0, 'pretrained': False},
             grid={'optim.lr': [4e-4, 1.25e-3, 4e-3], 'model.dropout': [0.3, 0.5]},
             resources={'memory_gb': 16, 'gpus': 1, 'hours': 10})

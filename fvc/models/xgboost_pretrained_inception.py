@@ -11,6 +11,7 @@ from xgboost import XGBClassifier
 
 from ..learning.blocks import FrameMean
 from ..core.registry import Clip, Spec
+from ..learning.feature_models import boosted_trees
 from ..learning.weights import load_image_backbone
 
 # %% ../../nbs/5f_xgboost_pretrained_inception.ipynb #9db69222
@@ -41,9 +42,7 @@ def xgboost_pretrained_inception(backbone: str = 'inception_v3',  # a timm archi
                                  seed: int = 0,  # which rows and columns each tree is offered
                                  ) -> tuple[FrozenEmbedder, XGBClassifier]:
     "Boosted trees on the time-averaged features of a frozen image network."
-    classifier = XGBClassifier(n_estimators=trees, max_depth=depth, learning_rate=learning_rate, subsample=0.8,
-                               colsample_bytree=column_share, tree_method='hist', random_state=seed)
-    return FrozenEmbedder(backbone, pretrained), classifier
+    return FrozenEmbedder(backbone, pretrained), boosted_trees(trees, depth, learning_rate, column_share, seed)
 
 # %% ../../nbs/5f_xgboost_pretrained_inception.ipynb #a3592558
 spec = Spec('xgboost_pretrained_inception', xgboost_pretrained_inception, kind='embedding',

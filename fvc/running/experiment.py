@@ -10,7 +10,7 @@ __all__ = ['CHANGED', 'make_split', 'FoldRun', 'finished', 'launch', 'tracked', 
 import json, os, shlex, shutil, subprocess, sys, time
 from collections import deque
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -18,13 +18,13 @@ import polars as pl
 from ..core.config import RunConfig, canonical_hash, flattened
 from ..core.files import locked, write_json, write_text
 from ..core.parameters import check_injected
-from ..core.registry import Spec, spec_of, use
-from ..core.table import StaleConfiguration, _differences, read_table, write_table
+from ..core.registry import Spec, spec_of
+from ..core.table import StaleConfiguration, _differences, write_table
 from ..core.workspace import Workspace, project_root
 from ..corpus.splits import Split, cut_inner, guard_split, holdout_split, kfold_split, look_alikes, split_from_file
 from ..evidence.figures import save_fold_figures
 from ..learning.checks import check_model
-from ..learning.detector import check_served
+from ..learning.detector import check_served, load_detector
 from ..learning.fitting import Fit, Material, distributes, fit, gather
 from ..learning.runs import FoldResult, Run, fold_metrics, library_hash, needed_run, resolve, rows_hash, run_hash, run_name, source_of, summarise
 from ..learning.tracking import ExperimentTracker, MLflowTracker, git_commit
@@ -79,7 +79,8 @@ class FoldRun:
         "Rows served, and the runs it stands on; raises what is missing, or a task that the model does not serve, in one sentence."
         check_served(self.spec, Task.of(self.place))
         runs = [needed_run(need, self.cfg, self.place, self.fold, canonical_hash(asdict(self.split))) for need in self.spec.needs(self.cfg)]
-        return gather(self.spec, self.cfg, self.place, self.split, runs)
+        split = replace(self.split, val=(), test=()) if self.inner_only else self.split
+        return gather(self.spec, self.cfg, self.place, split, runs)
 
     def made_from(self, m: Material) -> dict:
         "Hashes of all that the fold's scores depend on."
@@ -193,10 +194,10 @@ def scored_table(m: Material, rows: pl.DataFrame, scores: np.ndarray, thresholds
 
 # %% ../../nbs/running/01_experiment.ipynb #4111e209
 def read_back(run: FoldRun, m: Material, found: Fit):
-    "Raise ValueError unless the detector in the folder gives the scores that are reported, on up to 32 rows."
-    some = found.val if found.val.rows.height else found.inner[0]
-    rows, expected = some.rows[:32], some.scores[:32]
-    again = Run(run.place, run.name).detector(run.fold, spec=run.spec)
+    "Raise ValueError unless the detector in the folder gives the scores that were had before, on up to 32 rows."
+    rows = found.val.rows[:32] if found.val.rows.height else m.rows[:32]
+    expected = found.val.scores[:32] if found.val.rows.height else found.detector.score(rows)
+    again = load_detector(run.folder/'model', run.place, lambda name, fold, inner: Run(run.place, name).detector(fold, inner), run.spec)
     network = again.members[0].network
     within = 1e-6 if network is None or run.cfg.training.device == 'cpu' or not _cuda() else 1e-3
     off = float(np.abs(again.score(rows) - expected).max())
@@ -227,7 +228,8 @@ def keep(run: FoldRun, m: Material, found: Fit, tracker) -> FoldResult:
     for detector in (found.detector, *found.inner_detectors.values()): detector.about |= dict(thresholds=thresholds.tolist(), run=run.name, commit=git_commit(), corpus=run.place.about['data_hash'])
     found.detector.save(folder/'model')
     for j, detector in found.inner_detectors.items(): detector.save(folder/f'inner_{j}')
-    facts = dict(found.facts, thresholds=thresholds.tolist(), inner={k: float(v) for k, v in inner.items()}, task=m.task.to_dict(), columns_read=found.facts.get('columns'))
+    read_back(run, m, found)
+    facts = dict(found.facts, thresholds=thresholds.tolist(), inner={k: float(v) for k, v in inner.items()}, task=m.task.to_dict())
     if run.inner_only: return FoldResult(run.name, run.fold, folder, {}, facts)
     return _report(run, m, found, tracker, thresholds, facts)
 
@@ -237,7 +239,6 @@ def _report(run, m, found, tracker, thresholds, facts):
     folder = run.folder
     predictions = scored_table(m, found.val.rows, found.val.scores, thresholds, part=pl.lit('val'))
     write_table(predictions, folder/'predictions.arrow', dict(run=run.name, thresholds=thresholds.tolist()))
-    read_back(run, m, found)
     metrics = fold_metrics(m.task, found.val.rows, found.val.scores, thresholds)
     facts |= dict(videos=predictions.height, groups=predictions['group'].n_unique())
     tracker.log(metrics, step=0, epoch=facts.get('epochs', 1), phase='report')
