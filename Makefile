@@ -4,10 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 
-.PHONY: run test mutants torture lab docs bench setup science clean
+.PHONY: run all-models test mutants torture lab docs bench setup science clean
 
 run: setup  ## sample corpus, stages 0-4, four models on all folds, report
 	$(BIN)/fvc run
+
+all-models: run  ## every model on every fold of the sample, in its small profile; goes on where it was stopped
+	$(BIN)/fvc train --all
+	$(BIN)/fvc report
 
 test: setup  ## every notebook's tests, the tests that cross notebooks, the state of the notebooks, the docs site
 	bash .ci/test.sh

@@ -10,6 +10,7 @@ import pytest
 from conftest import write_clip
 from PIL import Image
 from fvc.core.files import write_json
+from fvc.core.registry import all_specs
 from fvc.core.table import table_metadata
 from fvc.core.workspace import Workspace
 from fvc.corpus.archives import write_zip
@@ -273,6 +274,17 @@ def test_stages_for_videos_refuse_pictures(steel, tmp_path, capsys):
     from fvc.stages.augmentation import stage1_augment_videos
     with pytest.raises(ValueError, match='stage 1 is for videos'): stage1_augment_videos(str(tmp_path / 'work'), TWO)
     assert not Workspace(tmp_path / 'work').table(1).exists()
+
+
+def test_all_models_are_those_that_serve_the_task(steel, marked, tmp_path):
+    named = {}
+    for source in (steel, marked):
+        place = str(tmp_path / source.name)
+        setup(source, place, TWO)
+        named[Task.of(Workspace.find(place)).kind] = set(pipeline.serving(place))
+    everything = {spec.name for spec in all_specs()}
+    assert named['multiclass'] > named['multilabel'] and 'x3d' in named['multilabel'] and 'svm' in named['multiclass'] - named['multilabel']
+    assert named['multiclass'] <= everything and len(everything) >= 24
 
 
 @pytest.mark.parametrize('source', ['steel', 'marked'])

@@ -42,12 +42,12 @@ def _stage(a):
 
 # %% ../../nbs/running/05_cli.ipynb #c93a8320
 def _train(a):
-    from fvc.running.pipeline import train
+    from fvc.running.pipeline import serving, train
     models, extra = sort_words(a.models)
-    if not models: raise ValueError('fvc train: no model named; "fvc models" lists them')
+    if bool(models) == a.all: raise ValueError('fvc train: name models ("fvc models" lists them), or --all for every one of them')
     if a.name: extra.append(f'experiment.name={json.dumps(a.name)}')
     if a.again: extra.append('experiment.again=true')
-    outcomes = train(models, a.folds, a.data, extra, a.workers)
+    outcomes = train(models or serving(a.data), a.folds, a.data, extra, a.workers)
     print_rows([dict(notebook=o.job.output.name, state=o.state, note=o.note) for o in outcomes], a)
     return 1 if any(o.state == 'failed' for o in outcomes) else 0
 
@@ -112,7 +112,8 @@ def _add_data_commands(commands):
 
 def _add_model_commands(commands):
     p = add_command(commands, 'train', 'train models, one executed notebook a fold', _train, as_json=True)
-    p.add_argument('models', nargs='+', metavar='MODEL', help='names from "fvc models"; key=value settings may follow')
+    p.add_argument('models', nargs='*', metavar='MODEL', help='names from "fvc models"; key=value settings may follow')
+    p.add_argument('--all', action='store_true', help='every model that serves the corpus, those that others need first')
     p.add_argument('--folds', default='', metavar='K', help='e.g. 2, 1-5 or 1,3 (default: all)')
     p.add_argument('--name', default='', help="the run's name, when settings differ from the model's defaults")
     p.add_argument('--again', action='store_true', help='train folds that are finished too')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'BEFORE', 'stage_words', 'setup_workspace', 'run_one_stage', 'Failures', 'count_failures', 'parse_shard',
-           'report', 'status', 'train', 'RunResult', 'train_all', 'run']
+           'report', 'status', 'serving', 'train', 'RunResult', 'train_all', 'run']
 
 # %% ../../nbs/running/03_pipeline.ipynb #da9e836a
 import json, shlex
@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from ..core.config import compose
+from ..core.registry import all_specs
 from ..core.workspace import Workspace, project_root
 from ..scores.intervals import permuted_folds
+from ..scores.tasks import Task
 from ..learning.runs import typed_run
 from .notebooks import Job, execute_all, to_html
 from ..core.table import read_table
@@ -138,6 +140,11 @@ def _check_words(models, overrides):
     for name in models:
         spec, own = typed_run(name)
         compose(spec, [*own, *overrides])
+
+def serving(data: str = '') -> list[str]: # names of models
+    "All models that serve the task of a workspace."
+    kind = Task.of(Workspace.find(data).require()).kind
+    return [spec.name for spec in all_specs() if kind in spec.serves]
 
 def train(models: list[str], # names
           folds: str = '', # '', '2', '1-5' or '1,3'
