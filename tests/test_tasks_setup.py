@@ -279,7 +279,7 @@ def test_stages_for_videos_refuse_pictures(steel, tmp_path, capsys):
 def test_all_models_are_those_that_serve_the_task(steel, marked, tmp_path):
     named = {}
     for source in (steel, marked):
-        place = str(tmp_path / source.name)
+        place = str(tmp_path / f'work {source.name}')
         setup(source, place, TWO)
         named[Task.of(Workspace.find(place)).kind] = set(pipeline.serving(place))
     everything = {spec.name for spec in all_specs()}
