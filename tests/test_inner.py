@@ -40,6 +40,20 @@ def test_inner_parts_look_like_folds(folds):
         assert 0.17 <= min(shares) and max(shares) <= 0.22, (split.rule, shares)
 
 
+def test_a_held_out_part_has_events_of_every_size(folds):
+    "Seventy, fifteen and fifteen of a hundred videos, of as many videos an event, as many of them fake."
+    group, fake = (dict(folds.select('video_id', column).iter_rows()) for column in ('group', 'label'))
+    whole, share, largest = sizes(folds['video_id'], group).mean(), folds['label'].mean(), set()
+    for seed in range(6):
+        split = holdout_split(folds, seed=seed)
+        for part, due in zip((split.train, split.val, split.test), (0.7, 0.15, 0.15)):
+            assert abs(len(part) / len(folds) - due) < 0.01, (seed, len(part) / len(folds))
+            assert abs(sizes(part, group).mean() / whole - 1) < 0.15, (seed, sizes(part, group).mean(), whole)
+            assert abs(np.mean([fake[v] for v in part]) - share) < 0.03
+        largest.add(int(np.argmax([max(sizes(part, group)) for part in (split.train, split.val, split.test)])))
+    assert len(largest) > 1, 'the largest event is not always trained on'
+
+
 def test_no_event_is_divided_between_inner_parts(folds):
     group = dict(folds.select('video_id', 'group').iter_rows())
     for fold in range(6):

@@ -211,6 +211,14 @@ def extend_folds(
     return pl.concat([folds, added.select(folds.columns).cast(folds.schema)]).sort('video_id')
 
 # %% ../../nbs/corpus/04_folds.ipynb #7d5427be
+def _unevenness(rows, part_of, shares):
+    "How far the parts are from the whole at most, relatively: in the share of a state, and in the mean size of a group."
+    each = [rows[part_of == p] for p in range(len(shares))]
+    share = max(abs(part.sum(0) / (due * rows.sum(0)) - 1).max() for part, due in zip(each, shares))
+    size = max(abs(part.sum() / len(part) / (rows.sum() / len(rows)) - 1) for part in each)
+    return share + size
+
+
 def split_by_share(
     marks: Sequence,          # (n,) class of every row, or (n, C) from `Task.strata`
     groups: Sequence[str],    # group of every row, kept whole
@@ -219,7 +227,8 @@ def split_by_share(
 ) -> list[np.ndarray]:        # positions of the rows of each part
     """Parts of given shares, groups whole, every class and label in every part; raises ValueError when there is no such split.
 
-    Greedy: groups of decreasing size go to the part for which sum_c (n_pc - share_p N_c)^2 / N_c^2 falls most, over all classes, or all labels given and not given.
+    Of some draws, the one whose parts differ least from the whole in the shares of every class or label and in the size of a group. In each draw the
+    groups come in a random order, and go to the part for which sum_c (n_pc - share_p N_c)^2 / N_c^2 falls most: in order of size, all large events would be trained on.
     """
     marks, groups = _columns(marks), np.asarray(groups, dtype=object)
     if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
@@ -227,12 +236,15 @@ def split_by_share(
     _check(marks, groups, len(shares), f'split {list(shares)}')
     states = _states(marks)
     codes, rows = _tally(states, groups)
-    size = (rows / rows.sum(0)).sum(1)
+    best, least = None, np.inf
     for draw in range(DRAWS):
         rng = np.random.default_rng([*np.atleast_1d(seed).tolist(), draw])
-        part_of = _deal(rows, sorted(rng.permutation(len(rows)), key=lambda g: -size[g]), shares)
+        part_of = _deal(rows, rng.permutation(len(rows)), shares)
         parts = [np.flatnonzero(part_of[codes] == p) for p in range(len(shares))]
-        if all(states[chosen].any(0).all() for chosen in parts): return parts
+        if not all(states[chosen].any(0).all() for chosen in parts): continue
+        off = _unevenness(rows, part_of, shares)
+        if off < least: best, least = parts, off
+    if best: return best
     raise ValueError(f'split {list(shares)}: no draw of {DRAWS} gave every part every class; '
                      'add events or change the shares.')
 
