@@ -218,7 +218,7 @@ def _unevenness(rows, part_of, shares):
     size = max(abs(part.sum() / len(part) / (rows.sum() / len(rows)) - 1) for part in each)
     return share + size
 
-
+# %% ../../nbs/corpus/04_folds.ipynb #7d5427bf
 def split_by_share(
     marks: Sequence,          # (n,) class of every row, or (n, C) from `Task.strata`
     groups: Sequence[str],    # group of every row, kept whole
