@@ -231,8 +231,8 @@ def test_what_cannot_be_meant_is_one_sentence(corpus, three_classes, four_labels
         run_fold(Spec('odd', lambda: None, inputs=('clips',)), 1, str(corpus), WORDS)
     with pytest.raises(ValueError, match='proof_trees serves binary, multiclass tasks, and this corpus asks a multilabel one'):
         run_fold('proof_trees', 1, str(four_labels), WORDS)
-    with pytest.raises(ValueError, match='fold 0: folds are numbered from 1'):
-        run_fold('proof_table', 0, str(corpus), WORDS)
+    with pytest.raises(ValueError, match='fold -1: folds are numbered from 1'):
+        run_fold('proof_table', -1, str(corpus), WORDS)
     with pytest.raises(ConfigError, match='has a variant or a profile of that name'):
         run_fold('proof_table', 1, str(corpus), f'{WORDS} experiment.name=stage2')
     with pytest.raises((FileNotFoundError, ValueError), match='stage'):

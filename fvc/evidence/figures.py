@@ -77,11 +77,12 @@ def save_fold_figures(folder: Path, # the fold's folder; plots go to its `plots/
 @patch
 def _repr_html_(self: FoldResult) -> str:
     "A table of metrics, the facts, and the plots, as one block of HTML."
+    facts = ', '.join(f'{html.escape(str(k))}: {html.escape(str(v))}' for k, v in self.facts.items() if k not in ('inner', 'columns', 'task'))
+    if not self.metrics: return f'<h4>{html.escape(self.run)}</h4><p>No video was left out to report a score on.</p><p><small>{facts}</small></p>'
     m = self.metrics
     head = ''.join(f'<th>{html.escape(n)}</th>' for n in ('', 'AUC', 'AP', 'accuracy', 'F1', 'precision', 'recall'))
     lines = ''.join(f'<tr><td>{name}</td>' + ''.join(f"<td>{m[f'val_{k}{end}']:.3f}</td>" for k in ('auc', 'ap', 'acc', 'f1', 'precision', 'recall'))
                     + '</tr>' for name, end in (('by group', ''), ('by video', '_by_video')))
-    facts = ', '.join(f'{html.escape(str(k))}: {html.escape(str(v))}' for k, v in self.facts.items() if k not in ('inner', 'columns', 'task'))
     order = ('curves', 'roc', 'pr', 'confusion', 'scores', 'examples')
     plots = [self.folder/'plots'/f'{n}.png' for n in order if (self.folder/'plots'/f'{n}.png').is_file()]
     images = ''.join(f'<img src="data:image/png;base64,{base64.b64encode(p.read_bytes()).decode()}" alt="{p.stem}" '

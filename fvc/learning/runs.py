@@ -271,7 +271,7 @@ def needed_run(need: Need, cfg: RunConfig, place: Workspace, fold: int, split_ha
     spec, words = typed_run(need.run)
     own = resolve(spec, [*passed_on(cfg, place), *words], place)
     run = Run(place, run_name(spec, own, place))
-    command = f'fvc train {run.name} --data {place}' + (f' training.inner_folds={need.inner}' if need.inner != 1 else '')
+    command = f'fvc train {run.name} --data {place}' + (f' training.inner_folds={need.inner}' if need.inner != 1 else '') + ' --final' * (fold == 0)
     if not (run.folder/f'fold_{fold}'/'metadata.json').is_file():
         raise FileNotFoundError(f'the run {run.name} is needed, and its fold {fold} is not finished: {command}')
     done = run.fold(fold)

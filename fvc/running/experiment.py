@@ -41,6 +41,7 @@ def make_split(cfg: RunConfig, place: Workspace, fold: int,
     if cfg.data.permuted is not None: folds = permuted_folds(folds, cfg.data.permuted)
     known = folds.join(index.select('video_id', 'sha256'), on='video_id', how='left')
     s = cfg.split
+    if fold == 0 and s.kind != 'kfold': raise ValueError(f'split.kind={s.kind}: a final model is trained on all folds, leave split.kind out')
     if split is not None: split = split if split.inner else cut_inner(split, known)
     elif s.kind == 'kfold':
         if (found := folds['fold'].max()) != s.n_splits:
@@ -66,6 +67,9 @@ class FoldRun:
 
     @property
     def fold(self) -> int: return self.split.fold
+
+    @property
+    def unreported(self) -> bool: return self.inner_only or self.fold == 0
 
     @property
     def folder(self):
@@ -166,7 +170,7 @@ def train(run: FoldRun, m: Material, about: dict) -> FoldResult:
         if not begun and not any(run.folder.rglob('epoch_*')) and not (run.folder/'mlflow.json').is_file(): _discard(run)
         raise
     for left in run.folder.glob('checkpoints*'): shutil.rmtree(left)
-    if not run.inner_only: summarise(Run(run.place, run.name))
+    if not run.unreported: summarise(Run(run.place, run.name))
     return result
 
 def _quiet(run, m):
@@ -231,7 +235,7 @@ def keep(run: FoldRun, m: Material, found: Fit, tracker) -> FoldResult:
     for j, detector in found.inner_detectors.items(): detector.save(folder/f'inner_{j}')
     read_back(run, m, found)
     facts = dict(found.facts, thresholds=thresholds.tolist(), inner={k: float(v) for k, v in inner.items()}, task=m.task.to_dict())
-    if run.inner_only: return FoldResult(run.name, run.fold, folder, {}, facts)
+    if run.unreported: return FoldResult(run.name, run.fold, folder, {}, facts)
     return _report(run, m, found, tracker, thresholds, facts)
 
 # %% ../../nbs/running/01_experiment.ipynb #16f981c7
@@ -252,7 +256,7 @@ def _report(run, m, found, tracker, thresholds, facts):
 
 # %% ../../nbs/running/01_experiment.ipynb #adcb800b
 def run_fold(spec: Spec | str,  # the model
-             fold: int = 1,  # which fold is scored, from 1
+             fold: int = 1,  # which fold is scored, from 1; 0: none, a final model of all labelled videos
              data: str = '',  # the workspace
              overrides: str | list[str] = '',  # e.g. "profile=small optim.lr=3e-4"
              split: Split | None = None,  # who is trained on and who is scored; None: as the configuration asks
@@ -261,7 +265,7 @@ def run_fold(spec: Spec | str,  # the model
     "Train on the other folds, score this one, keep everything; what is finished is only loaded."
     check_injected()
     spec = spec_of(spec) if isinstance(spec, str) else spec
-    if fold < 1: raise ValueError(f'fold {fold}: folds are numbered from 1; a model of all folds is scored by none')
+    if fold < 0: raise ValueError(f'fold {fold}: folds are numbered from 1, and 0 is the final model of all of them')
     place = Workspace.find(data)
     cfg = resolve(spec, overrides, place)
     print(place.corpus_line())

@@ -148,11 +148,12 @@ def serving(data: str = '') -> list[str]: # names of models
 
 def train(models: list[str], # names
           folds: str = '', # '', '2', '1-5' or '1,3'
-          data: str = '', overrides: list[str] = (), workers: int = 0):
+          data: str = '', overrides: list[str] = (), workers: int = 0,
+          final: bool = False): # on all labelled videos, instead of folds
     "Stage 5 for the folds named; see `stage5_train_models`."
     from fvc.running.model_training import available_folds, parse_folds, stage5_train_models
     _check_words(models, overrides)
-    return stage5_train_models(models, parse_folds(folds, available_folds(data)), data, overrides, workers)
+    return stage5_train_models(models, [0] if final else parse_folds(folds, available_folds(data)), data, overrides, workers)
 
 @dataclass
 class RunResult:
