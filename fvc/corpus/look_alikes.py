@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['FINGERPRINTS', 'LARGEST', 'FAIR', 'HALF', 'fingerprint_video', 'fingerprint_picture', 'find_look_alikes', 'merges',
-           'largest_group']
+           'largest_group', 'Footage']
 
 # %% ../../nbs/corpus/12_look_alikes.ipynb #a8ebc942
 from collections import Counter
+import numpy as np
 import polars as pl
 from ..core.workspace import Workspace
-from .near_duplicates import FINGERPRINT, SETTINGS, fingerprint, fingerprint_photograph, near_duplicate_pairs
+from .near_duplicates import DISTANCE, FINGERPRINT, SETTINGS, SEVERAL, VIEWS, _close, _compare, fingerprint, fingerprint_photograph, near_duplicate_pairs, read_hashes
 from ..video.photographs import PictureError
 from ..video.probe import VideoError
 from ..engine.per_video import run_stage
@@ -80,3 +81,23 @@ def largest_group(rows: list[dict],    # videos with `group` and `cascades`
     return (f"warning: group '{group}' holds {size} of {len(rows)} videos: {size/len(rows):.1%}, more than {LARGEST:.0%} "
             f'(the mean of {groups} groups is {1/groups:.1%}); joined by {len(cascades)} cascades and {len(links)} pairs of '
             f'look-alikes{example}: see {place.near_duplicates.name}, {place.duplicates.name}')
+
+# %% ../../nbs/corpus/12_look_alikes.ipynb #ab12cd02
+class Footage:
+    "What the videos of a corpus show, to be compared with others."
+    def __init__(self, fingerprints: pl.DataFrame):  # video_id, times, hashes
+        rows = [r for r in fingerprints.iter_rows(named=True) if r['hashes']]
+        self.names = [r['video_id'] for r in rows]
+        self.videos = [(np.array(r['times']), read_hashes(r['hashes'])) for r in rows]
+        self.owner = np.repeat(np.arange(len(rows)), [len(t) for t, _ in self.videos])
+        self.hashes = np.concatenate([h for _, h in self.videos]) if rows else None
+
+    def like(self, new: dict  # as `fingerprint` gives it
+            ) -> list[str]:
+        "Videos that show what a new one shows, by the rule of `near_duplicate_pairs`."
+        if self.hashes is None or not new['hashes']: return []
+        mine, near = (np.array(new['times']), read_hashes(new['hashes'])), set()
+        for view in range(len(VIEWS)):
+            for left, right in ((mine[1][:, view], self.hashes[:, 0]), (mine[1][:, 0], self.hashes[:, view])):
+                near |= {k for _, j in _close(left, right, DISTANCE) for k in self.owner[j].tolist()}
+        return [self.names[k] for k in sorted(near) if _compare(mine, self.videos[k], DISTANCE, SEVERAL)]

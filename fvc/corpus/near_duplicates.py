@@ -6,7 +6,7 @@
 __all__ = ['FRAMES', 'SIDE', 'DETAIL', 'DARK', 'VIEWS', 'SETTINGS', 'FINGERPRINT', 'DISTANCE', 'STRICT', 'SEVERAL', 'SHARE',
            'PAIRS', 'ROWS', 'COLUMNS', 'sample_times', 'without_bars', 'detail', 'hash_frame', 'fingerprint',
            'fingerprint_photograph', 'distances', 'different', 'agreement', 'read_hashes', 'candidates',
-           'near_duplicate_pairs', 'Footage', 'plot_copy_errors']
+           'near_duplicate_pairs', 'plot_copy_errors']
 
 # %% ../../nbs/corpus/11_near_duplicates.ipynb #61aa7a7a
 import os
@@ -201,26 +201,6 @@ def near_duplicate_pairs(fingerprints: pl.DataFrame,  # video_id, times, hashes
     pairs = candidates(np.concatenate([h for _, h in videos]), owner, distance)
     found = ((rows[a]['video_id'], rows[b]['video_id'], _compare(videos[a], videos[b], distance, several)) for a, b in pairs.tolist())
     return pl.DataFrame([dict(video_a=a, video_b=b, **evidence) for a, b, evidence in found if evidence], schema=PAIRS)
-
-# %% ../../nbs/corpus/11_near_duplicates.ipynb #ab12cd02
-class Footage:
-    "What the videos of a corpus show, to be compared with others."
-    def __init__(self, fingerprints: pl.DataFrame):  # video_id, times, hashes
-        rows = [r for r in fingerprints.iter_rows(named=True) if r['hashes']]
-        self.names = [r['video_id'] for r in rows]
-        self.videos = [(np.array(r['times']), read_hashes(r['hashes'])) for r in rows]
-        self.owner = np.repeat(np.arange(len(rows)), [len(t) for t, _ in self.videos])
-        self.hashes = np.concatenate([h for _, h in self.videos]) if rows else None
-
-    def like(self, new: dict,  # as `fingerprint` gives it
-             distance: int = DISTANCE, several: int = SEVERAL) -> list[str]:
-        "Videos that show what a new one shows, by the rule of `near_duplicate_pairs`."
-        if self.hashes is None or not new['hashes']: return []
-        mine, near = (np.array(new['times']), read_hashes(new['hashes'])), set()
-        for view in range(len(VIEWS)):
-            for left, right in ((mine[1][:, view], self.hashes[:, 0]), (mine[1][:, 0], self.hashes[:, view])):
-                near |= {k for _, j in _close(left, right, distance) for k in self.owner[j].tolist()}
-        return [self.names[k] for k in sorted(near) if _compare(mine, self.videos[k], distance, several)]
 
 # %% ../../nbs/corpus/11_near_duplicates.ipynb #4b4b16f2
 def plot_copy_errors(
