@@ -20,6 +20,7 @@ from ..video.probe import VideoError, probe
 from ..engine.per_video import run_stage
 from ..core.files import TEMPORARY, file_sha256
 from ..core.table import read_table
+from .leftovers import find_leftovers
 
 # %% ../../nbs/evidence/04_integrity.ipynb #0768884e
 @dataclass(frozen=True)
@@ -91,5 +92,9 @@ def audit_integrity(data: str = '',  # the workspace
     index = place.read_index()['status'].value_counts()
     index = dict(index.iter_rows())
     told = f'{table.height} files of {checked["video_id"].n_unique()} videos checked, {wrong.height} not as recorded'
-    return Finding('integrity', f'{told}; the index also has {index.get("failed", 0)} failed, {index.get("excluded", 0)} excluded videos, '
-                   f'and {index.get("unopened", 0):,} that were never opened, which are not checked.', wrong, not wrong.height)
+    said = f'{told}; the index also has {index.get("failed", 0)} failed, {index.get("excluded", 0)} excluded videos, and {index.get("unopened", 0):,} that were never opened, which are not checked'
+    if videos is not None: return Finding('integrity', f'{said}.', wrong, not wrong.height)
+    over = find_leftovers(place)
+    lines = over.files.select(video_id=pl.lit(None, pl.String), file='file', wrong=pl.format('belongs to no row and no run ({})', 'kind'))
+    advice = ': "fvc clean" removes them' if over.files.height else ''
+    return Finding('integrity', f'{said}; {over}{advice}.', pl.concat([wrong, lines]), not wrong.height)

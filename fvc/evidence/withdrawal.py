@@ -6,8 +6,8 @@
 __all__ = ['seen_by', 'Withdrawal', 'plan_withdrawal', 'withdraw', 'let_in_again']
 
 # %% ../../nbs/evidence/06_withdrawal.ipynb #4ae03f4d
-import json, os
-from collections.abc import Iterator
+import difflib, json, os
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ from pathlib import Path
 import polars as pl
 
 from ..core.files import AlreadyRunning, atomic_path, locked, write_json
-from ..core.registry import nearest
 from ..core.table import Parts, read_table, table_metadata, write_table
 from ..core.workspace import Workspace
 from ..corpus.splits import Split
@@ -75,6 +74,11 @@ class Withdrawal:
         return said + (f'; these show the same and stay: {", ".join(self.alike)}' if self.alike else '')
 
 # %% ../../nbs/evidence/06_withdrawal.ipynb #a989f364
+def _nearest(video_id: str, known: Collection[str]) -> str:
+    "The id that somebody may have meant."
+    close = difflib.get_close_matches(video_id, list(known), 1)
+    return f'the nearest is {close[0]!r}' if close else f'none of the {len(known):,} it knows is like it'
+
 def plan_withdrawal(place: Workspace,
                     videos: list[str],  # their ids
                     ) -> Withdrawal:
@@ -83,7 +87,7 @@ def plan_withdrawal(place: Workspace,
     path = dict(index.select('video_id', 'path').iter_rows()) | {v: about['path'] for v, about in before.items()}
     path = dict.fromkeys(place.read_folds()['video_id']) | path
     unknown = [v for v in videos if v not in path]
-    if unknown: raise ValueError(f'{place} knows no video {unknown[0]!r}: {nearest(unknown[0], path)}; nothing was changed')
+    if unknown: raise ValueError(f'{place} knows no video {unknown[0]!r} ({_nearest(unknown[0], path)}); nothing was changed')
     if not index.filter(~pl.col('video_id').is_in(videos))['label'].drop_nulls().len():
         raise ValueError(f'that would leave no labelled video in {place}: remove the folder itself instead; nothing was changed')
     files = {f for v in videos for f in _files_of(place, v, path[v])}
@@ -167,5 +171,5 @@ def let_in_again(place: Workspace, videos: list[str]):  # their ids
     with locked(place.root/'.lock', place):
         before = place.read_withdrawn()
         unknown = [v for v in videos if v not in before]
-        if unknown: raise ValueError(f'{unknown[0]!r} was not withdrawn from {place}: {nearest(unknown[0], before) if before else "nothing was"}')
+        if unknown: raise ValueError(f'{unknown[0]!r} was not withdrawn from {place} ({_nearest(unknown[0], before)})')
         write_json(place.withdrawn, {v: about for v, about in before.items() if v not in videos})

@@ -147,7 +147,7 @@ def _leave_withdrawn(plan, place):
     plan.wanted = {name: {m: p for m, p in members.items() if p not in paths} for name, members in plan.wanted.items()}
     plan.said.append(f'withdrawn: {len(gone)} videos of the source are left out ({place.withdrawn.name}; "fvc remove --undo ID" lets one in again)')
     halfway = [v for v in gone if not withdrawn[v]['done']]
-    if halfway: plan.said.append(f'withdrawn: {len(halfway)} of them not to the end, run "fvc remove {" ".join(halfway)} --yes" again')
+    if halfway: plan.said.append(f'withdrawn: {len(halfway)} of them not to the end, run "fvc remove --yes -- {" ".join(halfway)}" again')
 
 # %% ../../nbs/0_setup.ipynb #414b6ab9
 def _set_aside(rows, stored, options, pairs=None):
