@@ -96,6 +96,9 @@ def test_nothing_that_a_table_or_a_run_refers_to_is_left_over(place, capsys):
     going.write_bytes(b'weights')
     (place.root / 'notes.txt').write_text('mine')
     (place.folder(3) / 'readme.md').write_text('mine')
+    (aside := going.parents[1] / '.tmp-x-old' / 'state.pt').parent.mkdir()
+    aside.write_bytes(b'the only good state')
+    (place.folder(1) / 'another name.mp4').hardlink_to(place.file(read_table(place.tables(1)[0]).filter(pl.col('variant') == 'brightness')['path'][0]))
     before = contents(place.root)
     assert names(place, find_leftovers(place)) == {} and names(place, remove_leftovers(place)) == {}
     assert main(['clean', '--yes', '--data', str(place)]) == 0 and contents(place.root) == before
@@ -122,6 +125,8 @@ def test_what_a_removed_video_leaves_is_listed_and_removed(place, capsys):
     assert all(name in f for f, k in found.items() if k in ('original', 'copy', 'scaled video', 'feature array'))
     assert sum(k == 'copy' for k in found.values()) == 2 and sum(k == 'flow' for k in found.values()) == 4, found
     assert main(['audit', 'integrity', '--data', str(place)]) == 0
+    listed = audit_integrity(str(place)).table.filter(pl.col('wrong').str.starts_with('belongs to no row and no run'))['file']
+    assert {str(Path(f).relative_to(place.root)) for f in listed} == set(found) and not audit_integrity(str(place), ['real__2']).table.height
     assert f'{len(found)} files (0.' in capsys.readouterr().out.replace(',', '')
     kept = contents(place.root)
     assert main(['clean', '--data', str(place), '--json']) == 0
@@ -158,6 +163,8 @@ def test_where_another_process_writes_nobody_looks(place, capsys):
             withdraw(place, ['real__0'])
         assert contents(place.root) == before and not place.withdrawn.exists()
     copy, scaled, flow = orphans(place)
+    with locked(next(place.folder(2).glob('arrays*')) / '.lock', 'arrays'):
+        assert find_leftovers(place).busy == ['stage 2']
     with locked(place.folder(5) / '.locks' / 'x3d-fold_1', 'a fold'):
         remove_leftovers(place)
         assert flow.is_file() and not copy.exists(), 'a fold that is being trained may be about to read the caches'
@@ -219,12 +226,15 @@ def named(place, video_id):
 def test_a_withdrawn_video_is_nowhere_and_what_saw_it_is_stale(place, capsys):
     source, name = place.root.parent / 'mine', 'real__0'
     Parts(place.tables(3)[0], {}).append(name, [dict(video_id=name, variant='original', path=None, status='ok')])
+    Parts(place.folder(3) / 'scaled_metadata-00000000.arrow', {}).append(name, [dict(video_id=name, variant='original', path=None, status='ok')])
+    write_table(pl.DataFrame(dict(video_a=[name, 'fake__1'], video_b=['fake__3', 'fake__3'])), place.near_duplicates)
     before, flows = contents(source), len(list(place.cache('flow').rglob('*.mp4')))
     moments = {p: p.stat().st_mtime_ns for n in range(5) for p in place.tables(n)}
     galleries = {fold: place.run(f'{RUN}@kept') / f'fold_{fold}' / 'plots' / 'examples.png' for fold in (1, 2)}
     scored = {fold: name in set(Run(place, f'{RUN}@kept').fold(fold).predictions['video_id']) for fold in (1, 2)}
     assert main(['remove', name, '--data', str(place)]) == 0
     out = capsys.readouterr().out
+    assert 'these show the same and stay: fake__3' in out
     assert f'1 runs have seen them and are stale without them: {RUN}@kept' in out and 'train' in out and 'val' in out and named(place, name), 'only shown'
     assert main(['remove', name, '--yes', '--data', str(place), '--json']) == 0
     lines = json.loads(capsys.readouterr().out)

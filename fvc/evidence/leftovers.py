@@ -18,7 +18,6 @@ import polars as pl
 from ..core.files import TEMPORARY, AlreadyRunning, locked
 from ..core.table import Parts, read_table, table_metadata
 from ..core.workspace import STAGES, Workspace
-from ..corpus.sources import METADATA
 from ..corpus.statements import is_picture, is_video
 from ..engine.per_video import lineage
 from ..learning.flow import flow_name
@@ -105,7 +104,7 @@ def _originals_and_copies(place, busy):
         if f'stage {stage}' in busy: continue
         for file in files_below(folder):
             named = is_video(file.name) or stage == 0 and is_picture(file.name)
-            if not named or os.path.normpath(file) in known or file.is_relative_to(place.videos/METADATA): continue
+            if not named or os.path.normpath(file) in known: continue
             if file.is_symlink() or _identity(file) not in same: yield kind, file
     for stage in (2, 4):
         if f'stage {stage}' in busy: continue
