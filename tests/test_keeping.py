@@ -1,6 +1,7 @@
 """What is removed and what is kept: leftovers, withdrawn videos, and new ones that would join groups whose folds are cut."""
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -50,7 +51,9 @@ def made(folder):
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
-    return made(tmp_path_factory.mktemp('keeping'))
+    "Made once; FVC_TEST_KEEPING names a folder that holds one already."
+    stored = os.environ.get('FVC_TEST_KEEPING')
+    return Workspace(Path(stored) / 'work') if stored else made(tmp_path_factory.mktemp('keeping'))
 
 
 @pytest.fixture

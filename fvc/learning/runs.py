@@ -223,7 +223,7 @@ def stale(self: Run) -> str:
     except UnknownName: return f'its model {self.model} is not known here (--use names the module it was in)'
     withdrawn = self.place.read_withdrawn().keys()
     for f in self.folds:
-        gone = sorted(f.seen & withdrawn)
+        gone = sorted(f.seen & withdrawn) if withdrawn else []
         if gone: return f'fold {f.fold} has seen {len(gone)} videos that were withdrawn since, such as {gone[0]}'
         if f.about['corpus'] != self.place.about['data_hash']: return f'fold {f.fold} was trained on another state of the corpus'
         if f.about['code'] != code: return f'fold {f.fold} was trained by another version of {self.model}'
