@@ -49,10 +49,17 @@ def make_corpus(folder):
 
 
 @pytest.fixture(scope='session')
-def corpus(tmp_path_factory):
-    "The corpus of `make_corpus`, made once; FVC_TEST_CORPUS names a folder that holds one already."
+def made_corpus(tmp_path_factory):
+    "The folder of `make_corpus`, made once and left as it is; FVC_TEST_CORPUS names one that is there already."
+    if stored := os.environ.get('FVC_TEST_CORPUS'): return Path(stored)
+    folder = tmp_path_factory.mktemp('made_corpus')
+    make_corpus(folder)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def corpus(made_corpus, tmp_path_factory):
+    "A copy of the corpus for one file of tests: what another file trains is not seen here."
     folder = tmp_path_factory.mktemp('corpus')
-    if not (stored := os.environ.get('FVC_TEST_CORPUS')):
-        return make_corpus(folder)
-    shutil.copytree(stored, folder, dirs_exist_ok=True, symlinks=True)
+    shutil.copytree(made_corpus, folder, dirs_exist_ok=True, symlinks=True)
     return folder / 'work'

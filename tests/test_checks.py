@@ -1,7 +1,9 @@
 """The check of every model sees what it promises: each toy breaks one thing."""
 import pytest
 import torch
+from fvc.core import registry
 from fvc.core.registry import Clip, Spec
+from fvc.core.workspace import Workspace
 from fvc.learning import checks
 from fvc.learning.checks import check_model, list_models
 from sklearn.dummy import DummyClassifier
@@ -74,6 +76,44 @@ def test_the_steps_that_are_allowed_are_counted():
         Blind.trained = 0
         with pytest.raises(AssertionError, match=f'after {steps} steps'): check_model(spec(Blind), steps=steps)
         assert Blind.trained == steps
+
+
+MODULE = '''
+from fvc.core.registry import register_model, Clip
+from torch import nn
+import torch
+
+class Large(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Linear(384, 64), nn.Linear(64, 1)
+
+    def forward(self, clip):
+        with open({log!r}, 'a') as f: f.write('x')
+        return self.head(torch.relu(self.body(nn.functional.adaptive_avg_pool3d(clip, (2, 8, 8)).flatten(1) * {gain} - 10)))
+
+@register_model('remembered', clip=Clip(2, 16), serves=('binary',), tiny={{'data.frames': 2, 'data.size': 16}})
+def remembered(): return Large()
+'''
+
+
+def test_what_was_checked_is_remembered_until_the_code_changes(tmp_path, monkeypatch):
+    (tmp_path / 'w').mkdir()
+    Workspace(tmp_path / 'w').index.touch()
+    monkeypatch.setattr(registry, '_models', dict(registry._models))
+    monkeypatch.setenv('FVC_USE', '')
+    log, asked = tmp_path / 'log', []
+    for k, gain in enumerate((20, 20, 21)):
+        registry._models.pop('remembered', None)
+        module = tmp_path / f'own_{k}.py'
+        module.write_text(MODULE.format(log=str(log), gain=gain))
+        registry.use(module)
+        seen = check_model(registry.spec_of('remembered'), str(tmp_path / 'w'))
+        asked.append(log.stat().st_size)
+        assert seen['steps'] >= 5 and seen['parameters'] == 24705
+    assert 0 < asked[0] == asked[1] < asked[2], 'the same code is looked at once, another code again'
+    check_model(registry.spec_of('remembered'))
+    assert log.stat().st_size > asked[2], 'without a workspace nothing is remembered'
 
 
 def test_an_estimator_that_tells_nothing_apart_is_named():

@@ -143,7 +143,7 @@ def test_model_anatomy(path):
     assert len(tagged) == 1, 'exactly one cell is tagged parameters'
     assert re.fullmatch(r"fold: int = 1 +# .+\ndata: str = '' +# .+\noverrides: str = '' +# .+", source(tagged[0]))
     order = [next(i for i, s in enumerate(text) if re.search(p, s)) for p in
-             (r'^fold: int', rf'def {stem}\(', r'^#\| export\nspec = Spec\(', r'check_model\(spec\)', r'run_fold\(spec, fold, data, overrides\)')]
+             (r'^fold: int', rf'def {stem}\(', r'^#\| export\nspec = Spec\(', r'check_model\(spec, data\)', r'run_fold\(spec, fold, data, overrides\)')]
     assert order == sorted(order)
     assert text[order[-1]].startswith('#| train') and text[order[-1]].rstrip().endswith('result')
     assert cells(path)[-1]['cell_type'] == 'markdown'

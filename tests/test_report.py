@@ -11,7 +11,7 @@ from fvc.evidence.floors import cross_validate, majority_floor, metadata_floor
 from fvc.scores.intervals import group_bootstrap, paired_comparison
 from fvc.core.registry import get, spec_of
 from fvc.evidence.report import compare_runs, leaderboard, metadata_effect, trained_on
-from fvc.learning.runs import FoldResult, Run, finished_runs, source_of
+from fvc.learning.runs import FoldResult, Run, finished_runs, library_hash, source_of
 from fvc.core.files import write_json
 from fvc.core.table import read_table, table_metadata, write_table
 from fvc.core.workspace import FORMAT, Workspace
@@ -36,7 +36,7 @@ def finish(place, run, fold, rows, score, permuted=None, val_auc=.5, facts=None,
     pred = pred.with_columns(decision=(pl.col('score') >= THRESHOLDS[fold]).cast(pl.Int64))
     write_table(pred.select('video_id', 'variant', 'group', 'label', 'score', 'decision', 'threshold', 'fold', 'part'), folder / 'predictions.arrow', dict(run=run))
     write_json(folder / 'config.json', dict(profile='small', data=dict(permuted=permuted), split=split or dict(kind='kfold', n_splits=2)))
-    write_json(folder / 'about.json', dict(corpus='here', code='now'))
+    write_json(folder / 'about.json', dict(corpus='here', code='now', library=library_hash()))
     result = FoldResult(run, fold, folder, dict(val_auc=val_auc), dict(thresholds=[THRESHOLDS[fold]], inner=dict(auc=.7, chosen_by=.7)) | (facts or {}))
     result.save({})
     return result

@@ -159,12 +159,12 @@ def use(file: str | Path, # a Python module with one `@register_model` or more
     return _used[file]
 
 # %% ../../nbs/core/01_registry.ipynb #8beba029
+def _modules(name): return [m.name for m in pkgutil.iter_modules(importlib.import_module('fvc.models').__path__) if name is None or f'{name}_'.startswith(f'{m.name}_')]
+
 def _discover(name=None):
-    "Load the module of one model, or all of them."
+    "Load the modules that a model's name, with a variant behind it or not, may belong to; all of them where it is none's."
     for file in filter(None, os.environ.get(USED, '').split(os.pathsep)): use(file)
-    package = importlib.import_module('fvc.models')
-    found = [m.name for m in pkgutil.iter_modules(package.__path__)]
-    for stem in ([name] if name in found else found):
+    for stem in _modules(name) or _modules(None):
         module = importlib.import_module(f'fvc.models.{stem}')
         for spec in getattr(module, 'specs', (module.spec,)): _models.setdefault(spec.name, spec)
 
@@ -173,8 +173,8 @@ def read_name(name: str, # `model`, `model@variant` or `model_variant`
              ) -> tuple[str, str]: # model and what sets it apart ('' for nothing)
     "Model and variant of a name as it is typed; 'svm_stage2_stage4' is svm itself, which reads both."
     if '@' in name: return tuple(name.split('@', 1))
+    if name not in _models: _discover(name)
     if name in _models: return name, ''
-    _discover()
     for model in sorted(_models, key=len, reverse=True):
         rest = name.removeprefix(f'{model}_')
         if rest == name: continue

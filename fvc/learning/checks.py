@@ -6,16 +6,19 @@
 __all__ = ['EXAMPLES', 'TASKS', 'check_model', 'list_models', 'list_losses']
 
 # %% ../../nbs/learning/19_checks.ipynb #f898da1a
-import inspect, tempfile
+import inspect, json, tempfile
 from pathlib import Path
 import numpy as np
-from ..core.config import compose
+from ..core.config import canonical_hash, compose
+from ..core.files import write_json
 from ..core.parameters import check_injected
 from ..core.registry import Spec, all_specs, first_line, options, parts
+from ..core.workspace import Workspace
 from ..scores.tasks import Task
 from .blocks import answer, count_parameters
 from .detector import Detector, Member, build, inputs_of, load_detector
 from .losses import loss_for
+from .runs import library_hash, source_of
 
 # %% ../../nbs/learning/19_checks.ipynb #832bea93
 EXAMPLES = 8  # that a network must be able to tell apart
@@ -130,11 +133,7 @@ def _check_estimator(spec, cfg, task, member, x):
     return dict(rows=len(x), columns=x.shape[1])
 
 # %% ../../nbs/learning/19_checks.ipynb #bedb1b75
-def check_model(spec: Spec,  # the model
-                steps: int = 200,  # optimiser steps of a network at most
-                ) -> dict:  # what was seen, to be shown
-    "Forward, backward, overfit, masks, odd sizes, save and reload at the tiny size; raises AssertionError saying what is broken."
-    check_injected()
+def _check(spec, steps):
     task = TASKS[spec.serves[0]]
     cfg, rng = compose(spec, saved=dict(spec.tiny)), np.random.default_rng(0)
     if spec.kind == 'network': return _check_network(spec, cfg, task, steps)
@@ -148,6 +147,18 @@ def check_model(spec: Spec,  # the model
     with torch.inference_mode(): embedded = answer(network.eval(), _batch(spec, cfg, task)[0], 'embed').double().numpy()
     x = np.repeat(embedded, 5, 0) + rng.normal(scale=1e-3, size=(5 * len(embedded), embedded.shape[1]))
     return _check_estimator(spec, cfg, task, Member(network, estimator), x)
+
+def check_model(spec: Spec,  # the model
+                data: str | None = None,  # a workspace that remembers which code was checked ('' finds one); None: nothing is remembered
+                steps: int = 200,  # optimiser steps of a network at most
+                ) -> dict:  # what was seen, to be shown
+    "Forward, backward, overfit, masks, odd sizes, save and reload at the tiny size, once a code; raises AssertionError saying what is broken."
+    check_injected()
+    place = None if data is None else Workspace.find(data)
+    if place is None or not place.index.is_file(): return _check(spec, steps)
+    kept = place.cache('checks')/f'{spec.name}-{canonical_hash([source_of(spec)["code"], library_hash(), spec.tiny, steps])}.json'
+    if not kept.is_file(): write_json(kept, _check(spec, steps))
+    return json.loads(kept.read_text(encoding='utf-8'))
 
 # %% ../../nbs/learning/19_checks.ipynb #cd94d192
 def list_models(task: str | None = None,  # only models that serve this kind of task

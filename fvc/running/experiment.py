@@ -203,9 +203,10 @@ def scored_table(m: Material, rows: pl.DataFrame, scores: np.ndarray, thresholds
 # %% ../../nbs/running/01_experiment.ipynb #4111e209
 def read_back(run: FoldRun, m: Material, found: Fit):
     "Raise ValueError unless the detector in the folder gives the scores that were had before, on up to 32 rows."
-    rows = found.val.rows[:32] if found.val.rows.height else m.rows[:32]
+    place, rows = run.place, found.val.rows[:32] if found.val.rows.height else m.rows[:32]
     expected = found.val.scores[:32] if found.val.rows.height else found.detector.score(rows)
-    again = load_detector(run.folder/'model', run.place, lambda name, fold, inner: Run(run.place, name).detector(fold, inner), run.spec)
+    def needed(run: str, fold: int, inner: int | None): return Run(place, run).detector(fold, inner)
+    again = load_detector(run.folder/'model', place, needed, run.spec)
     network = again.members[0].network
     within = 1e-6 if network is None or run.cfg.training.device == 'cpu' or not _cuda() else 1e-3
     off = float(np.abs(again.score(rows) - expected).max())
