@@ -352,6 +352,20 @@ def cut_anew(place, words):
         return str(said).replace(folder, '')
 
 
+@observes(stages__setup__bridges='exclude')
+def bridged(place, words):
+    with tempfile.TemporaryDirectory() as folder, patch.object(stage, 'process', here):
+        source, where = shutil.copytree(place.root.parent / 'folder', Path(folder) / 'source'), str(Path(folder) / 'work')
+        usual = 'split.n_splits=2 stages.setup.near_duplicates=false'
+        files = sorted(str(p.relative_to(source)) for p in source.glob('*/*.mp4'))
+        lines = ['file,label,cascades', *(f'{f},{Path(f).parent.name},c{i}' for i, f in enumerate(files))]
+        (source / 'manifest.csv').write_text('\n'.join(lines[:-1]) + '\n')
+        setup(source, where, usual)
+        (source / 'manifest.csv').write_text('\n'.join([*lines[:-1], f'{lines[-1]};c0;c1']) + '\n')
+        said = refusal(lambda: setup(source, where, f'{usual} {words}')['status'].to_list())
+        return str(said).replace(folder, '')
+
+
 @observes(stages__setup__metadata_only='true')
 def planned(place, words):
     with tempfile.TemporaryDirectory() as folder, patch.object(stage, 'process', here):

@@ -390,10 +390,18 @@ def test_setup_without_a_source_takes_where_one_stands(tmp_path, capsys, monkeyp
     words = ['setup', '--data', str(tmp_path / 'work'), *TWO.split()]
     (tmp_path / 'nothing').mkdir()
     monkeypatch.chdir(tmp_path / 'nothing')
-    assert main(words) == 2 and 'nothing holds neither archives nor videos; name the folder that does with --source' in capsys.readouterr().err
+    assert main(words) == 2 and 'nothing holds neither archives nor videos nor folders of pictures; name the folder that does with --source' in capsys.readouterr().err
     monkeypatch.chdir(mine)
     assert main(words) == 0 and f'source: {mine}' in capsys.readouterr().out
     (tmp_path / 'above').mkdir()
     os.rename(mine, tmp_path / 'above' / 'archive')
     monkeypatch.chdir(tmp_path / 'above')
     assert main(words) == 0 and f'source: {tmp_path / "above" / "archive"}' in capsys.readouterr().out
+    album, plain = tmp_path / 'album', tmp_path / 'plain'
+    for i in range(8):
+        draw(album / ('real', 'fake')[i % 2] / f'{i}.jpg', i)
+    draw(plain / 'docs' / 'logo.jpg', 9)
+    monkeypatch.chdir(album)
+    assert main([*words[:2], str(tmp_path / 'pictures'), *words[3:]]) == 0 and f'source: {album}' in capsys.readouterr().out
+    monkeypatch.chdir(plain)
+    assert main(words) == 2 and 'nor folders of pictures' in capsys.readouterr().err, 'one folder with a picture is any project'

@@ -43,6 +43,7 @@ class SetupStage:
     metadata_only: bool = False  # index what the tables describe although no video is there: groups and folds can be planned
     near_duplicates: bool = True  # decode a few frames of every video and group those that show the same footage
     recut: bool = at(False, local=True)  # cut the folds anew although a fold table exists
+    bridges: str = at('refuse', choices=('refuse', 'exclude'), local=True)  # a new video that joins two groups whose folds are cut: refuse, or set it aside
     use_prefix: bool = False  # use what decodes of a damaged video, flagged, instead of failing it
     task: Optional[str] = at(None, choices=('binary', 'multiclass', 'multilabel'))  # what is asked of every video; null: as the source states it
     fake_label: Optional[str] = None  # the label or folder that means fake, where it is called otherwise: the other one is real

@@ -6,7 +6,7 @@
 __all__ = ['TEXT_COLUMNS', 'read_table', 'write_table', 'table_metadata', 'StaleConfiguration', 'family', 'Parts', 'ByVideo']
 
 # %% ../../nbs/core/06_table.ipynb #4612aacc
-import hashlib, json, re
+import hashlib, json, os, re
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -143,7 +143,7 @@ def _read_part(part):
     return None
 
 @patch
-def _parts(self: Parts):
+def kept(self: Parts): # yields (video id, rows)
     "Video id and rows of every part."
     for part in sorted(self.folder.glob('*.json')):
         if part.name == 'config.json' or part.name.startswith(TEMPORARY): continue
@@ -189,7 +189,7 @@ def gathered(self: Parts, order: list[str], # video ids, in the order the table 
             ): # polars.DataFrame
     "The finished table and the parts as one table."
     import polars as pl
-    tables, parts = [pl.DataFrame(schema=schema)], self._parts()
+    tables, parts = [pl.DataFrame(schema=schema)], self.kept()
     new = set()
     while some := list(islice(parts, 500)):
         new.update(video_id for video_id, _ in some)
@@ -209,3 +209,17 @@ def compact(self: Parts, order: list[str], # video ids, in the order the table s
     write_table(table, self.path, dict(metadata or {}, config=self.config))
     for part in self.folder.glob('*.json'): part.unlink()
     return table
+
+# %% ../../nbs/core/06_table.ipynb #84c28028
+@patch
+def forget(self: Parts, videos: list[str]): # their ids
+    "Take videos out of the finished table and the parts; for one who holds the lock."
+    import polars as pl
+    for video_id in videos: (self.folder/_part_of(video_id)).unlink(missing_ok=True)
+    if not self.path.is_file(): return
+    rows, about = read_table(self.path), self.path.stat()
+    left = rows.filter(~pl.col('video_id').is_in(list(videos)))
+    if left.height == rows.height: return
+    with atomic_path(self.path) as p:
+        write_table(left, p, table_metadata(self.path))
+        os.utime(p, ns=(about.st_atime_ns, about.st_mtime_ns))

@@ -52,6 +52,8 @@ class Workspace:
     fingerprints = _at(f'{VIDEOS}/fingerprints.arrow', 'Hashes of frames, by which near-duplicates are found.')
     archives = _at('archives', 'Archives of the built-in sample.')
     data_versions = _at('data_versions.json', 'Versions of the tables.')
+    caches = _at('cache', 'Folder of all that can be computed again at any time, one folder a kind.')
+    withdrawn = _at('withdrawn.json', 'Videos that were taken out for good, with what had seen them.')
     mlflow_db = _at('mlflow.db', 'MLflow database.')
     mlflow_artifacts = _at('mlartifacts', 'Files that MLflow keeps with its runs.')
     mlflow_lock = _at('mlflow.lock', 'Lock under which processes take turns at the database.')
@@ -181,7 +183,7 @@ def runs(self: Workspace) -> list[str]: # sorted
 @patch
 def cache(self: Workspace, kind: str) -> Path: # e.g. 'embeddings'
     "Folder of what can be computed again at any time."
-    return self.root/'cache'/kind
+    return self.caches/kind
 
 @patch(as_prop=True)
 def reports(self: Workspace) -> Path:
@@ -256,3 +258,10 @@ def read_folds(self: Workspace): # polars.DataFrame: video_id, group, label, fol
     if not self.folds.is_file():
         raise FileNotFoundError(f'{self.folds} is missing: rows are served with their fold or not at all, run stage 0 first')
     return read_table(self.folds)
+
+@patch
+def read_withdrawn(self: Workspace) -> dict[str, dict]: # video id -> its path, whether all is done, and what had seen it
+    "Videos that were withdrawn: stage 0 leaves them out, and runs that have seen them are stale."
+    if not self.withdrawn.is_file(): return {}
+    try: return json.loads(self.withdrawn.read_text(encoding='utf-8'))
+    except ValueError as e: raise ValueError(f'{self.withdrawn} is not JSON ({e}): correct it, since stage 0 reads there which videos to leave out') from e

@@ -14,10 +14,10 @@ from .archives import archive_password, check_members, check_password, extract, 
 from .labels import Asked, decide_task
 from .listing import left_out, list_files
 from .manifests import Reading, class_folders, read_folders, read_manifest
-from .statements import BINARY, CorpusError, check_labels, fvc_entries, is_hidden, is_video, locate, merge_entries, printable, safe_id
+from .statements import BINARY, CorpusError, check_labels, fvc_entries, is_hidden, is_picture, is_video, locate, merge_entries, printable, safe_id
 from ..scores.tasks import Task
 from ..core.files import TEMPORARY, atomic_path
-from ..core.workspace import CORPUS, VIDEOS, Workspace
+from ..core.workspace import CORPUS, STAGES, VIDEOS, Workspace
 
 # %% ../../nbs/corpus/10_sources.ipynb #55f968c7
 @dataclass
@@ -161,6 +161,9 @@ def describe(source: str | Path,    # the source folder
     root = Path(source).expanduser().resolve()
     if not root.is_dir(): raise CorpusError(f'{root} is not a folder; name the one with the archives or the videos.')
     if not any(root.iterdir()): raise CorpusError(f'{root} is empty; name the folder with the archives or the videos.')
+    made = [place.videos, place.caches, *(place.folder(n) for n in STAGES)]
+    if inside := [folder for folder in made if root.is_relative_to(folder.resolve())]:
+        raise CorpusError(f'The source {root} lies in {inside[0]}, where the workspace keeps what it makes and removes what nothing refers to; move it elsewhere.')
     if archives := find_archives(root): plan, password = plan_archives(root, archives, password, limits, asked)
     else:
         if place.root.is_relative_to(root):
@@ -176,12 +179,14 @@ def describe(source: str | Path,    # the source folder
 
 # %% ../../nbs/corpus/10_sources.ipynb #cc92961a
 def default_source() -> Path:
-    "Current folder, or its `archive/`, where it holds archives, a manifest, or folders of videos; raises `CorpusError` where it does not."
+    "Current folder, or its `archive/`, where it holds archives, a manifest, videos, or folders of pictures; raises `CorpusError` where it does not."
     here = Path.cwd()
     for root in (here, here/'archive'):
         if any((root/f'{name}.zip').is_file() for name in ARCHIVES) or (root/'manifest.csv').is_file(): return root
         if any(p.is_file() and is_video(p.name) for pattern in ('*', '*/*') for p in root.glob(pattern)): return root
-    raise CorpusError(f'No source was named, and {here} holds neither archives nor videos; name the folder that does with --source.')
+        albums = {p.parent for p in root.glob('*/*') if is_picture(p.name) and p.is_file() and not is_hidden(p.parent.name)}
+        if len(albums) > 1: return root  # one folder with pictures is any project's
+    raise CorpusError(f'No source was named, and {here} holds neither archives nor videos nor folders of pictures; name the folder that does with --source.')
 
 # %% ../../nbs/corpus/10_sources.ipynb #7599c873
 def _place(origin, target, how):

@@ -105,13 +105,13 @@ def _spawn(memory_limit: float) -> tuple[subprocess.Popen, Connection]:
     theirs.close()
     return process, Connection(ours.detach())
 
-def _epitaph(process: subprocess.Popen) -> Failure:
-    "Cause of a process's death: only what kills from outside is the machine's."
+def _epitaph(process: subprocess.Popen, memory_limit: float) -> Failure:
+    "Cause of a process's death: what kills from outside is the machine's, and so is an end by its own hand, as of OpenBLAS where memory is short."
     try: code = process.wait(timeout=5)
     except subprocess.TimeoutExpired: return Failure('the decoder closed its pipe')
     if code == -signal.SIGKILL: return Failure('the decoder was killed (out of memory?)', 'machine')
     if code < 0: return Failure(f'the decoder crashed ({signal.Signals(-code).name})')
-    return Failure(f'the decoder ended with exit code {code}')
+    return Failure(f'the decoder ended with exit code {code} (out of memory?)', 'machine', f'memory_limit={memory_limit:g}')
 
 def _unready(starts: int, why: str) -> tuple[str, str, float]:
     "Verdict on a worker that has not become ready; raises RuntimeError when that has happened too often in a row."
@@ -151,7 +151,7 @@ class _Worker:
         "What the worker says, or what is to be said of it."
         if spoke or self.until == 0.0:
             try: said = self.pipe.recv()
-            except (EOFError, OSError): said = 'died', _epitaph(self.process), 0.0  # OSError: killed in the middle of a sentence
+            except (EOFError, OSError): said = 'died', _epitaph(self.process, self.memory_limit), 0.0  # OSError: killed in the middle of a sentence
             if said[0] != 'ready': return said if self.ready else _unready(self.starts, said[1].reason)
             self.ready, self.starts = True, 0
             self._since(self.time_limit)

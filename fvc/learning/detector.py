@@ -248,5 +248,6 @@ def embeddings(
     with locked(cache.with_suffix('.lock'), cache, wait=True):
         if not cache.is_file():
             found = detector.embed(rows)
-            write_table(pl.DataFrame(found, schema=[f'e{i}' for i in range(found.shape[1])]), cache)
-    return read_table(cache).to_numpy()
+            named = rows.select(*KEY, lineage=pl.concat_str(made_of, separator=' ') if made_of else pl.lit(''))  # so that it is known whose they are
+            write_table(named.hstack(pl.DataFrame(found, schema=[f'e{i}' for i in range(found.shape[1])])), cache, dict(network=what[0]))
+        return read_table(cache).drop(*KEY, 'lineage').to_numpy()

@@ -52,10 +52,11 @@ def labelled(
 
 def load_rows(
     place: Workspace,
-    stage: int = 3  # whose table: 0 the index, 1 copies, 2 features, 3 scaled videos, 4 their features
+    stage: int = 3,  # whose table: 0 the index, 1 copies, 2 features, 3 scaled videos, 4 their features
+    cfg: RunConfig | None = None  # as for `stage_table`
 ) -> pl.DataFrame:  # the table's columns with `label`, `group` and `fold` of the fold table
     "Labelled rows of one stage that are ok."
-    return labelled(ok_rows(place, stage), place, str(place.table(stage)))
+    return labelled(ok_rows(place, stage, cfg), place, str(place.table(stage, cfg)))
 
 # %% ../../nbs/learning/06_rows.ipynb #d9ff3a52
 def coverage(

@@ -19,6 +19,7 @@ from ..core.files import file_sha256, locked, write_json
 from ..core.registry import Need, Spec, UnknownName, read_name, spec_of
 from ..core.table import read_table
 from ..core.workspace import READS, Workspace, table_settings
+from ..corpus.splits import Split
 from ..scores.metrics import group_weights
 from ..scores.tasks import Task
 from .detector import Detector, inputs_of, load_detector
@@ -123,6 +124,12 @@ class FoldResult:
     @property
     def config(self) -> dict: return json.loads((self.folder/'config.json').read_text(encoding='utf-8'))
 
+    @property
+    def split(self) -> Split: return Split.from_json((self.folder/'split.json').read_text(encoding='utf-8'))
+
+    @property
+    def seen(self) -> set[str]: return {*self.split.train, *self.split.val, *self.split.test}  # videos it was trained on or scored
+
     @classmethod
     def load(cls, folder: Path) -> 'FoldResult':
         "A finished fold from its folder; raises FileNotFoundError for an unfinished one."
@@ -214,7 +221,10 @@ def stale(self: Run) -> str:
     "Why its folds would not come out so today, '' where they would: the corpus or the model's code has changed."
     try: code = source_of(spec_of(self.model))['code']
     except UnknownName: return f'its model {self.model} is not known here (--use names the module it was in)'
+    withdrawn = self.place.read_withdrawn().keys()
     for f in self.folds:
+        gone = sorted(f.seen & withdrawn) if withdrawn else []
+        if gone: return f'fold {f.fold} has seen {len(gone)} videos that were withdrawn since, such as {gone[0]}'
         if f.about['corpus'] != self.place.about['data_hash']: return f'fold {f.fold} was trained on another state of the corpus'
         if f.about['code'] != code: return f'fold {f.fold} was trained by another version of {self.model}'
     return ''

@@ -93,6 +93,27 @@ def _sample(a):
     from fvc.corpus.sample import make_sample
     print(make_sample(a.target, seed=a.seed))
 
+# %% ../../nbs/running/06_cli.ipynb #5e9b53c7
+def _clean(a):
+    from fvc.core.workspace import Workspace
+    from fvc.evidence.leftovers import find_leftovers, remove_leftovers
+    place = Workspace.find(a.data).require()
+    found = remove_leftovers(place) if a.yes else find_leftovers(place)
+    if a.json or found.files.height: print_rows(found.by_kind(), a)
+    if not a.json: print(f'{"removed: " * a.yes}{found}', *[] if a.yes or not found.files.height else ['nothing was removed; "fvc clean --yes" does it'], sep='\n')
+
+def _remove(a):
+    from fvc.core.workspace import Workspace
+    from fvc.evidence.withdrawal import let_in_again, plan_withdrawal, withdraw
+    place = Workspace.find(a.data).require()
+    if a.undo:
+        let_in_again(place, a.videos)
+        if not a.json: print(f'let in again: {", ".join(a.videos)}; "fvc setup" brings back what the source still holds')
+        return
+    found = withdraw(place, a.videos) if a.yes else plan_withdrawal(place, a.videos)
+    if a.json or found.seen: print_rows(found.seen, a)
+    if not a.json: print(f'{"withdrawn: " * a.yes}{found}', *[] if a.yes else ['nothing was removed; the same with --yes (before the ids) removes them for good'], sep='\n')
+
 # %% ../../nbs/running/06_cli.ipynb #8a4cc578
 EPILOG = '''examples:
   fvc run                                    built-in sample: corpus, stages 0-4, four models, report
@@ -141,6 +162,15 @@ def _add_model_commands(commands):
     p.add_argument('--task', metavar='TASK', help='only models of this task')
     p.add_argument('--keys', metavar='MODEL', help='list the settings of one model with their defaults')
 
+# %% ../../nbs/running/06_cli.ipynb #116afd05
+def _add_removing_commands(commands):
+    p = add_command(commands, 'clean', 'files that belong to no row and no run: show them, or remove them', _clean, as_json=True)
+    p.add_argument('--yes', action='store_true', help='remove them')
+    p = add_command(commands, 'remove', 'withdraw videos: out of the index, the folds, all tables, copies and caches; the source is only read', _remove, as_json=True)
+    p.add_argument('videos', nargs='+', metavar='VIDEO_ID', help='as the index has them; those that begin with a dash after --')
+    p.add_argument('--yes', action='store_true', help='do it; without, it is shown what would go, and which runs have seen it')
+    p.add_argument('--undo', action='store_true', help='let withdrawn videos in again: the next setup brings them back')
+
 # %% ../../nbs/running/06_cli.ipynb #91a090d4
 def parser() -> argparse.ArgumentParser:
     "Every command with its options."
@@ -154,6 +184,7 @@ def parser() -> argparse.ArgumentParser:
     add_settings(p)
     _add_data_commands(commands)
     _add_model_commands(commands)
+    _add_removing_commands(commands)
     p = add_command(commands, 'audit', 'leakage between parts, labels that metadata betrays, files that changed', _audit, as_json=True)
     p.add_argument('which', nargs='*', metavar='AUDIT', help='leakage, shortcuts, integrity (default: all)')
     p.add_argument('--split', default='', metavar='FILE', help='leakage of this split (JSON, or CSV with video_id and part) instead of the folds')

@@ -103,9 +103,11 @@ def finished(run: FoldRun, about: dict, again: bool = False) -> bool:
         saved = json.loads((run.folder/'config.json').read_text(encoding='utf-8'))
         raise StaleConfiguration(f'{run.folder} was trained with other settings ({"; ".join(_differences(saved, run.cfg.to_dict()))}): '
                                  'give this run another --name, or remove the folder')
-    if old['split'] != about['split']: raise StaleConfiguration(f'{run.folder} was trained on another split: give this run another --name, or remove the folder')
+    withdrawn = old['split'] != about['split'] and _lost_withdrawn(run)
+    if old['split'] != about['split'] and not withdrawn: raise StaleConfiguration(f'{run.folder} was trained on another split: give this run another --name, or remove the folder')
     reasons = [said for key, said in CHANGED.items() if old.get(key) != about[key]]
     if old['config'] != about['config']: reasons.append('its settings have another meaning now')
+    if withdrawn: reasons.append('videos that it has seen were withdrawn')
     if again: reasons.append('it is asked for')
     done = (run.folder/'metadata.json').is_file()
     if done and not reasons and _inner_kept(run) < _inner_wanted(run): reasons.append('more inner networks are asked for')
@@ -113,6 +115,12 @@ def finished(run: FoldRun, about: dict, again: bool = False) -> bool:
     print(f'{run.name}, fold {run.fold}: trained again, because {" and ".join(reasons)}')
     shutil.rmtree(run.folder)
     return False
+
+# %% ../../nbs/running/01_experiment.ipynb #25f5d38a
+def _lost_withdrawn(run):
+    "Whether a fold's split is what it was but for videos that were withdrawn since."
+    gone, old = set(run.place.read_withdrawn()), Split.from_json((run.folder/'split.json').read_text(encoding='utf-8'))
+    return all(set(getattr(old, part)) - gone == set(getattr(run.split, part)) for part in ('train', 'val', 'test'))
 
 def _inner_wanted(run): return 1 if not distributes(run.spec) else len(run.split.inner) if run.cfg.training.inner_folds == 'all' else int(run.cfg.training.inner_folds)
 

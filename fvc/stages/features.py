@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from ..core.config import compose
-from ..core.files import atomic_path
+from ..core.files import atomic_path, locked
 from ..core.workspace import Workspace, table_settings
 from ..engine.input_files import check_inputs
 from ..engine.per_video import run_stage
@@ -52,13 +52,14 @@ def save_arrays(
     folder: Path,               # one file a row: <video_id>/<variant>.npy
 ):
     "Write the features of every good row as float64 .npy, each file atomically; files that are right already stay."
-    for row in table.filter(table['status'] == 'ok').iter_rows(named=True):
-        values = np.array([row[name] for name in columns], float)  # null becomes nan
-        file = folder/row['video_id']/f"{row['variant']}.npy"
-        whole = file.is_file() and file.stat().st_size == values.nbytes + 128
-        if whole and np.array_equal(np.load(file), values, equal_nan=True): continue
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(file) as target: np.save(target, values)
+    with locked(folder/'.lock', folder, wait=True):
+        for row in table.filter(table['status'] == 'ok').iter_rows(named=True):
+            values = np.array([row[name] for name in columns], float)  # null becomes nan
+            file = folder/row['video_id']/f"{row['variant']}.npy"
+            whole = file.is_file() and file.stat().st_size == values.nbytes + 128
+            if whole and np.array_equal(np.load(file), values, equal_nan=True): continue
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(file) as target: np.save(target, values)
 
 # %% ../../nbs/2_features.ipynb #4ddb18df
 def stage2_extract_features(

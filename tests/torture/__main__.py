@@ -7,10 +7,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import disk, growth, kills, mutants, together, world
+from . import changes, disk, growth, kills, mutants, together, world
 from .sabotage import SABOTAGE
 
-PARTS = ('kills', 'boundaries', 'vandals', 'mutants', 'disk', 'stops', 'hangs', 'rivals', 'shards', 'growth')
+PARTS = ('kills', 'boundaries', 'vandals', 'mutants', 'disk', 'stops', 'hangs', 'rivals', 'shards', 'moved', 'limits', 'changed', 'growth')
 
 
 def options():
@@ -22,7 +22,7 @@ def options():
     p.add_argument('--disks', type=int, default=20, help='runs on a full disk, and as many with errors put in')
     p.add_argument('--stops', type=int, default=20, help='Ctrl-C and TERM')
     p.add_argument('--videos', type=int, default=20000, help='trivial videos for the growth of memory')
-    p.add_argument('--others', type=int, default=10, help='mended workspaces, pairs of rivals, and shards')
+    p.add_argument('--others', type=int, default=10, help='mended workspaces, pairs of rivals, shards, sources that are away, small limits, changed settings')
     p.add_argument('--reduced', action='store_true', help='a little of everything, in about a minute')
     p.add_argument('--seed', type=int, default=None, help='of everything that is drawn; default: the time')
     p.add_argument('--sabotage', choices=list(SABOTAGE), help='break the engine in this way: losses must be found')
@@ -78,6 +78,12 @@ def torture(a, folder, tell):
         counts['rivals refused'] = together.rivals(place, a.others // 2, tell)[0]
     if 'shards' in parts:
         counts['shards killed and merged'] = together.shards(place, a.others, a.seed, tell)[0]
+    if 'moved' in parts:
+        counts['commands without their source'] = changes.moved(place, folder, a.others // 2, a.seed, tell)[0]
+    if 'limits' in parts:
+        counts['stages under small limits'] = changes.limits(place, a.others, a.seed, tell)[0]
+    if 'changed' in parts:
+        counts['settings changed and changed back'] = changes.changed(place, a.others, a.seed, tell)[0]
     if 'growth' in parts:
         counts['growth'], wrong = growth.growth(folder, max(200, a.videos // 10), a.videos, tell)
         if wrong:
