@@ -47,15 +47,21 @@ def find_local_weights(name: str,  # the file's stem, e.g. 'x3d_m'
     return next((p for p in found if p.is_file()), None)
 
 # %% ../../nbs/core/08_weight_files.ipynb #adab87d9
+MOST_GB = 4.0  # of a file that is fetched
+
 def absent(name, where):
     "Sentence for weights that cannot be had."
     return (f'pretrained weights {name!r} are not on this machine and could not be had from {where}: put '
             f'{name}.safetensors (or {", ".join(ENDINGS[1:])}) into a folder and name it in FVC_WEIGHTS, '
             'or train from scratch with pretrained=false')
 
-# %% ../../nbs/core/08_weight_files.ipynb #b76eed8b
-MOST_GB = 4.0  # of a file that is fetched
+def _check_digest(source, path):
+    "Write a file's SHA-256 down when it is first seen; raises ValueError when it is another one later."
+    found, first = file_sha256(path), source.recorded
+    if not first: write_text(source.note, f'{found}\n')
+    elif found != first: raise ValueError(f'{path} is not the file that was fetched first (sha256 {found}, not {first}): {source.mend}')
 
+# %% ../../nbs/core/08_weight_files.ipynb #b76eed8b
 @dataclass(frozen=True)
 class Source:
     "Source of pretrained weights: where they are published, and what they are called in `FVC_WEIGHTS`."
@@ -76,16 +82,14 @@ class Source:
         "Digest that the file must have; '' before the first fetch."
         return self.note.read_text(encoding='utf-8').strip() if self.note.is_file() else ''
 
+    def here(self) -> Path | None:
+        "The file that would be used: one's own, else the source's."
+        return find_local_weights(self.name) or self.found()
+
     @property
     def mend(self) -> str: return f'remove it and {self.note} to fetch it anew'
 
     def __str__(self): return self.address
-
-def _check_digest(source, path):
-    "Write a file's SHA-256 down when it is first seen; raises ValueError when it is another one later."
-    found, first = file_sha256(path), source.recorded
-    if not first: write_text(source.note, f'{found}\n')
-    elif found != first: raise ValueError(f'{path} is not the file that was fetched first (sha256 {found}, not {first}): {source.mend}')
 
 # %% ../../nbs/core/08_weight_files.ipynb #abac7188
 def _too_large(address, size, most_gb): return ValueError(f'{address} is larger than {most_gb:g} GB ({size / 1e9:.2f} GB so far): allow more with fvc weights fetch --max-gb')
@@ -149,6 +153,7 @@ def asked_for():
     try: yield found
     finally: _asked.reset(token)
 
+# %% ../../nbs/core/08_weight_files.ipynb #37227d50
 def obtain(source: Source,
            most_gb: float = MOST_GB,  # a larger file is not fetched
            ) -> tuple[Path, str]:  # the file, and its origin: source, name and digest

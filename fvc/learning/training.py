@@ -75,15 +75,6 @@ def _figures(phase, task, logits, label, weight, cost):
     found = task.metrics(label.numpy(), task.scores(logits.numpy()), np.empty(0), weight.numpy())
     return {f'{phase}_loss': loss, **{f'{phase}_{name}': value for name, value in found.items()}}
 
-# %% ../../nbs/learning/14_training.ipynb #d92a8de7
-def _steps(loader: Iterable, accumulate: int):
-    "Lists of batches, one list an optimiser step; the last may be shorter."
-    group = []
-    for batch in loader:
-        group.append(batch)
-        if len(group) == accumulate: yield group; group = []
-    if group: yield group
-
 # %% ../../nbs/learning/14_training.ipynb #293eed7d
 def _gradient(model, batches, every, loss, task, accelerator):
     "Gradient, left in the parameters, of the sum over all examples divided by `every`: that sum, and logits, label, weight and cost of every batch."
@@ -107,6 +98,14 @@ def _as_before(model, optimizer):
     return undo
 
 # %% ../../nbs/learning/14_training.ipynb #4a3a4da1
+def _steps(loader: Iterable, accumulate: int):
+    "Lists of batches, one list an optimiser step; the last may be shorter."
+    group = []
+    for batch in loader:
+        group.append(batch)
+        if len(group) == accumulate: yield group; group = []
+    if group: yield group
+
 def _one_step(model, batches, optimizer, loss, task, accelerator, grad_clip, micro):
     "Gradient of the mean over all examples of the batches, clipped, and one step: its norm, and logits, label, weight and cost of every piece that was computed."
     together = accelerator.reduce if accelerator.num_processes > 1 else lambda value: value  # summed over processes
@@ -188,17 +187,6 @@ def evaluate(model: nn.Module,
     cost = _costs(loss, task, whole['logits'], whole['label'])
     return _figures(phase, task, whole['logits'], whole['label'], _weight(whole), cost)
 
-# %% ../../nbs/learning/14_training.ipynb #1c2ee7a8
-@dataclass
-class FitResult:
-    "How a training went; the model itself holds the weights of the best epoch."
-    epochs: int  # trained
-    best_epoch: int  # chosen by the inner validation
-    best: dict[str, float]  # metrics of that epoch
-    stopped_early: bool  # whether patience ran out
-    resumed_from: int  # epoch of the checkpoint it started from; 0: from the beginning
-    halved: list[int]  # sizes that batches were cut to where memory ran out
-
 # %% ../../nbs/learning/14_training.ipynb #70f275b4
 class _Run:
     "Everything that a training holds while it lasts."
@@ -247,6 +235,16 @@ def _settings(cfg):
     return {f.name: getattr(cfg, f.name) for f in fields(cfg) if not f.metadata.get('local')}
 
 # %% ../../nbs/learning/14_training.ipynb #678e7e01
+@dataclass
+class FitResult:
+    "How a training went; the model itself holds the weights of the best epoch."
+    epochs: int  # trained
+    best_epoch: int  # chosen by the inner validation
+    best: dict[str, float]  # metrics of that epoch
+    stopped_early: bool  # whether patience ran out
+    resumed_from: int  # epoch of the checkpoint it started from; 0: from the beginning
+    halved: list[int]  # sizes that batches were cut to where memory ran out
+
 def _train(run, start, optim_cfg, train_cfg, tracker, ckpt_manager, about):
     "The epochs after `start`, each with its checkpoint, until they are done or patience is."
     main, total = run.accelerator.is_main_process, run.steps * train_cfg.epochs
