@@ -177,13 +177,17 @@ TINY = 'split.n_splits=2 data.frames=1 data.size=32 data.variants=0 data.fit=cro
 
 
 @observes(TINY, optim__name='sgd', optim__lr=0.01, optim__head_lr_scale=3.0, optim__weight_decay=5.0, optim__warmup_epochs=0.0, optim__min_lr_ratio=0.9,
-          optim__grad_clip=0.01, optim__momentum=0.5, training__epochs=3, training__accumulate=2, training__mixed_precision='bf16', loss__name='focal')
+          optim__grad_clip=0.01, optim__momentum=0.5, optim__schedule='step', training__epochs=3, training__accumulate=2, training__mixed_precision='bf16', loss__name='focal')
 def trained(place, words):
     spec, cfg = spec_of('naive_cnn'), compose('naive_cnn', words, corpus=place.made_with())
     with tempfile.TemporaryDirectory() as folder:
         tracker = ExperimentTracker(folder)
         made = fit_network(gather(spec, cfg, place, make_split(cfg, place, 1)), Path(folder), tracker)
         return made.val.scores.tolist(), made.facts, tracker.frame().select('step', 'epoch', 'metric', 'value').rows()
+
+
+@observes(TINY + ' optim.schedule=step optim.step_epochs=2', optim__step_epochs=1.0, optim__step_ratio=0.5, optim__name='adam')
+def fallen(place, words): return trained(place, words)
 
 
 @observes(TINY + ' training.epochs=8 optim.lr=1.0 optim.grad_clip=0', training__patience=1, training__monitor='inner_auc')

@@ -113,7 +113,7 @@ def test_absent_weights_are_named(name, tmp_path, monkeypatch):
     def offline(*args, **kwargs): raise OSError('no network')
     monkeypatch.setenv('FVC_WEIGHTS', str(tmp_path))
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
-    monkeypatch.setattr(torch.hub, 'download_url_to_file', offline)
+    monkeypatch.setattr('urllib.request.urlopen', offline)
     weights = FROM_KINETICS[name]
     with pytest.raises(MissingWeights, match=f"{weights}.*{KINETICS_FILES[weights]} .no network.*FVC_WEIGHTS.*pretrained=false"): made(name, Task())
 

@@ -95,14 +95,17 @@ class StagesConfig:
 @dataclass
 class OptimConfig:
     "Optimiser and schedule."
-    name: str = at('adamw', choices=('adamw', 'sgd'))
+    name: str = at('adamw', choices=('adamw', 'adam', 'sgd'))
     lr: float = at(1e-3, 1e-8, 10)  # learning rate of the backbone
     head_lr_scale: float = at(1.0, 1e-3, 1e4)  # the head's rate is lr times this
     weight_decay: float = at(0.05, 0, 10)  # not applied to biases and norms
+    schedule: str = at('cosine', choices=('cosine', 'step'))  # after the warm-up: down to the end, or down in steps
     warmup_epochs: float = at(1.0, 0)  # linear warm-up, in epochs
-    min_lr_ratio: float = at(0.01, 0, 1)  # where the cosine ends, as a share of each group's rate
+    min_lr_ratio: float = at(0.01, 0, 1)  # where the cosine ends, and what no step falls below, as a share of each group's rate
+    step_epochs: float = at(10.0, 0.01)  # with schedule=step: epochs from one fall to the next, the warm-up counted
+    step_ratio: float = at(0.1, 0, 1)  # with schedule=step: what a fall leaves of the rate
     grad_clip: float = at(1.0, 0)  # largest gradient norm; 0: no clipping
-    momentum: float = at(0.9, 0, 0.9999)  # SGD's momentum; AdamW's first beta
+    momentum: float = at(0.9, 0, 0.9999)  # SGD's momentum; first beta of AdamW and Adam
 
 # %% ../../nbs/core/02_settings.ipynb #8760cbd2
 @dataclass

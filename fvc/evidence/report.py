@@ -112,5 +112,6 @@ def trained_on(fold: FoldResult) -> str:
     said = [f"profile {fold.config['profile']}", fold.facts['shown']]
     if 'weights' in fold.facts: said.append(fold.facts['weights'])
     if 'epochs' in fold.facts: said.append(f"{fold.facts['epochs']} epochs, of which epoch {fold.facts['best_epoch']} is kept")
+    if 'memory' in fold.facts: said.append(fold.facts['memory'])
     if fold.about['library'] != library_hash(): said.append('by another version of the library (fvc train --again trains anew)')
     return ', '.join(said)

@@ -37,7 +37,7 @@ class CheckpointManager:
                  ):
         self.dir, self.keep = Path(dir), keep
         self.dir.mkdir(parents=True, exist_ok=True)
-        for left in self.dir.glob(f'{TEMPORARY}*'): shutil.rmtree(left)
+        for left in self.dir.glob(f'{TEMPORARY}*/'): shutil.rmtree(left)
 
     def folder(self, epoch: int) -> Path: return self.dir/f'epoch_{epoch:04d}'
 

@@ -22,7 +22,7 @@ from ..core.registry import Spec, UnknownName, get, spec_of
 from ..core.table import read_table, write_table
 from ..core.workspace import Workspace
 from ..scores.tasks import Task
-from .blocks import answer
+from .blocks import MicroBatch, answer
 from .estimators import load_estimator, save_estimator
 from .examples import Examples, make_loader
 from .inputs import Input, NewFile
@@ -66,9 +66,9 @@ def over_rows(
     pool: str = 'mean'  # of views: mean or max
 ) -> np.ndarray:  # (rows, d) float64, in the order of the rows
     "Answers for every row; those to several views are pooled."
-    found = None
+    found, micro = None, MicroBatch()
     for batch in make_loader(examples, examples.cfg.training.batch_size, examples.cfg.training.num_workers):
-        with torch.inference_mode(): said = ask(batch).double().cpu().numpy()
+        with torch.inference_mode(): said = micro.ask(lambda piece: ask(piece).double().cpu(), batch).numpy()
         if found is None:
             found = np.full((len(examples.rows), said.shape[1]), -np.inf if pool == 'max' else 0.0)
             seen = np.zeros(len(found))

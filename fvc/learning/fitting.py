@@ -135,7 +135,7 @@ def _inner_networks(cfg, split):
     return wanted
 
 def _train(m, j, folder, tracker):
-    "One network, early-stopped by inner part j: its detector, the rows it was chosen by, and facts."
+    "One network, early-stopped by inner part j: its detector, the rows it was chosen by, facts, and the sizes that batches were cut to."
     inputs, (trained, held) = inputs_of(m.spec), fit_rows(m.rows, m.split, j)
     fitted = {i.name: i.fit(trained, m.cfg, m.task) for i in inputs}
     network, options = build(m.spec, m.cfg, m.task), m.cfg.to_dict()['loss']
@@ -148,20 +148,21 @@ def _train(m, j, folder, tracker):
     counts = m.task.class_counts(m.task.labels(trained['label']))
     result = fit_with_tracking(network, *loaders, m.cfg.optim, m.cfg.training, tracker, CheckpointManager(folder), loss, about, m.task, counts)
     detector = Detector(m.spec, m.cfg, m.task, [Member(network)], fitted, place=m.place)
-    return detector, held, dict(training_rows=trained.height, best_epoch=result.best_epoch, epochs=result.epochs)
+    return detector, held, dict(training_rows=trained.height, best_epoch=result.best_epoch, epochs=result.epochs), result.halved
 
 # %% ../../nbs/learning/18_fitting.ipynb #d311bf3a
 def fit_network(m: Material, folder: Path, tracker, quiet: Callable | None = None) -> Fit:  # quiet: gives a tracker for an inner network that is not the reported one
     "Train a network a wanted inner part; the first scores the reported rows."
-    detectors, inner, facts = {}, [], {}
+    detectors, inner, facts, halved = {}, [], {}, []
     for j in range(1, _inner_networks(m.cfg, m.split) + 1):
         checkpoints = folder/'checkpoints' if j == 1 else folder/f'checkpoints_{j}'
-        detectors[j], held, said = _train(m, j, checkpoints, tracker if j == 1 or quiet is None else quiet(j))
+        detectors[j], held, said, sizes = _train(m, j, checkpoints, tracker if j == 1 or quiet is None else quiet(j))
         inner.append(Scored(held, detectors[j].score(held), j))
-        facts = facts or said
+        facts, halved = facts or said, halved + sizes
     network = detectors[1].members[0].network
     trainable, total = count_parameters(network)
     facts |= dict(trainable_parameters=trainable, parameters=total, weights=origin_of(network), inner_parts=len(inner))
+    if halved: facts['memory'] = f'memory ran out, so batches were computed in pieces of {min(halved)}'
     return Fit(detectors[1], inner, reported(m, detectors[1].score), facts, {j: d for j, d in detectors.items() if j > 1})
 
 # %% ../../nbs/learning/18_fitting.ipynb #c077331d

@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from ..core.config import OptimConfig, TrainConfig
-from .blocks import answer, device_of
+from .blocks import MicroBatch, answer, device_of
 from .losses import loss_for, with_counts
 from ..scores.tasks import Task
 from .optim import EarlyStopping, build_optimizer, build_scheduler, learning_rates
@@ -75,7 +75,29 @@ def _figures(phase, task, logits, label, weight, cost):
     found = task.metrics(label.numpy(), task.scores(logits.numpy()), np.empty(0), weight.numpy())
     return {f'{phase}_loss': loss, **{f'{phase}_{name}': value for name, value in found.items()}}
 
-# %% ../../nbs/learning/14_training.ipynb #d92a8de7
+# %% ../../nbs/learning/14_training.ipynb #293eed7d
+def _gradient(model, batches, every, loss, task, accelerator):
+    "Gradient, left in the parameters, of the sum over all examples divided by `every`: that sum, and logits, label, weight and cost of every batch."
+    total, said = 0.0, []
+    for k, batch in enumerate(batches):
+        with nullcontext() if k == len(batches) - 1 else accelerator.no_sync(model):
+            logits, label, weight = answer(model, batch), batch['label'].to(every.device), _weight(batch).to(every.device)
+            costs = _costs(loss, task, logits, label)
+            share = (costs * weight).sum() / every
+            accelerator.backward(share * accelerator.num_processes)  # processes are averaged afterwards
+        total = total + share.detach()
+        said.append((logits.detach().float(), label, weight, costs.detach().float()))
+    return total, said
+
+def _as_before(model, optimizer):
+    "What takes back a step that ran out of memory: its gradients, and what running statistics took in."
+    kept = [buffer.clone() for buffer in model.buffers()]
+    def undo():
+        optimizer.zero_grad()
+        for buffer, value in zip(model.buffers(), kept): buffer.copy_(value)
+    return undo
+
+# %% ../../nbs/learning/14_training.ipynb #4a3a4da1
 def _steps(loader: Iterable, accumulate: int):
     "Lists of batches, one list an optimiser step; the last may be shorter."
     group = []
@@ -84,23 +106,12 @@ def _steps(loader: Iterable, accumulate: int):
         if len(group) == accumulate: yield group; group = []
     if group: yield group
 
-# %% ../../nbs/learning/14_training.ipynb #293eed7d
-def _one_step(model, batches, optimizer, loss, task, accelerator, grad_clip):
-    "Gradient of the mean over all examples of the batches, clipped, and one step: its norm, and logits, label, weight and cost of every batch."
+def _one_step(model, batches, optimizer, loss, task, accelerator, grad_clip, micro):
+    "Gradient of the mean over all examples of the batches, clipped, and one step: its norm, and logits, label, weight and cost of every piece that was computed."
     together = accelerator.reduce if accelerator.num_processes > 1 else lambda value: value  # summed over processes
-    device = device_of(model)
-    weights = [_weight(batch).to(device) for batch in batches]
-    every = together(sum(weight.sum() for weight in weights))
+    every = together(sum(_weight(batch).to(device_of(model)).sum() for batch in batches))
     if not every > 0: raise ValueError('all examples of a training step weigh nothing: leave them out')
-    total, said = 0.0, []
-    for k, (batch, weight) in enumerate(zip(batches, weights)):
-        with nullcontext() if k == len(batches) - 1 else accelerator.no_sync(model):
-            logits, label = answer(model, batch), batch['label'].to(device)
-            costs = _costs(loss, task, logits, label)
-            share = (costs * weight).sum() / every
-            accelerator.backward(share * accelerator.num_processes)  # processes are averaged afterwards
-        total = total + share.detach()
-        said.append((logits.detach().float(), label, weight, costs.detach().float()))
+    total, said = micro.run(lambda pieces: _gradient(model, pieces, every, loss, task, accelerator), batches, _as_before(model, optimizer))
     if not math.isfinite(total := float(together(total))):
         raise FloatingPointError(f'the training loss is {total}: lower optim.lr or set optim.grad_clip')
     norm = accelerator.clip_grad_norm_(model.parameters(), grad_clip or math.inf)
@@ -119,13 +130,15 @@ def train_one_epoch(model: nn.Module,  # trained in place
                     grad_clip: float = 0.0,  # largest gradient norm; 0: no clipping
                     bar: tqdm | None = None,  # moved on by one per step
                     task: Task = Task(),  # says what logits and labels mean
+                    micro: MicroBatch | None = None,  # halves batches where memory runs out, and remembers; None: a fresh one
                     ) -> dict[str, float]:  # train_loss, train_acc, train_precision_class0, …; grad_norm (mean over steps, before clipping)
     "Train on every batch once, and say how the network did when it was shown them; raises `FloatingPointError` when the loss is no longer a number."
     accelerator = accelerator or make_accelerator(TrainConfig(device='cpu' if device_of(model).type == 'cpu' else 'auto'))
+    micro = micro or MicroBatch(shared=accelerator.num_processes > 1)
     model.train()
     norms, said = [], []
     for batches in _steps(_once(loader, accelerator), accumulate):
-        norm, answers = _one_step(model, batches, optimizer, loss, task, accelerator, grad_clip)
+        norm, answers = _one_step(model, batches, optimizer, loss, task, accelerator, grad_clip, micro)
         if scheduler and not accelerator.optimizer_step_was_skipped: scheduler.step()
         norms.append(norm)
         said += answers
@@ -142,9 +155,9 @@ def train_one_epoch(model: nn.Module,  # trained in place
 def _collect(model, loader, accelerator):
     "Logits, label and, where batches carry them, weight and row of everything in a loader, on the CPU."
     model.eval()
-    found = []
+    found, micro = [], MicroBatch(shared=accelerator is not None and accelerator.num_processes > 1)
     for batch in loader:
-        logits = answer(model, batch).float()
+        logits = micro.ask(lambda piece: answer(model, piece).float(), batch)
         said = {'logits': logits, **{name: batch[name].to(logits.device) for name in ('label', 'weight', 'row') if name in batch}}
         found.append(accelerator.gather_for_metrics(said) if accelerator else said)
     if not found: raise ValueError('the loader gave no batch to evaluate')
@@ -174,16 +187,6 @@ def evaluate(model: nn.Module,
     cost = _costs(loss, task, whole['logits'], whole['label'])
     return _figures(phase, task, whole['logits'], whole['label'], _weight(whole), cost)
 
-# %% ../../nbs/learning/14_training.ipynb #1c2ee7a8
-@dataclass
-class FitResult:
-    "How a training went; the model itself holds the weights of the best epoch."
-    epochs: int  # trained
-    best_epoch: int  # chosen by the inner validation
-    best: dict[str, float]  # metrics of that epoch
-    stopped_early: bool  # whether patience ran out
-    resumed_from: int  # epoch of the checkpoint it started from; 0: from the beginning
-
 # %% ../../nbs/learning/14_training.ipynb #70f275b4
 class _Run:
     "Everything that a training holds while it lasts."
@@ -196,10 +199,11 @@ class _Run:
         self.steps = math.ceil(len(self.train) / train_cfg.accumulate)
         self.scheduler = build_scheduler(optimizer, optim_cfg, self.steps, train_cfg.epochs)
         self.stopper = EarlyStopping(train_cfg.monitor, train_cfg.patience)
+        self.micro = MicroBatch(shared=self.accelerator.num_processes > 1)
 
     def parts(self):
         scaler = {'scaler': self.accelerator.scaler} if self.accelerator.scaler else {}
-        return {'optimizer': self.optimizer, 'scheduler': self.scheduler, 'stopper': self.stopper, **scaler}
+        return {'optimizer': self.optimizer, 'scheduler': self.scheduler, 'stopper': self.stopper, 'micro': self.micro, **scaler}
 
     def checkpoint(self, epoch, about):
         state = {name: part.state_dict() for name, part in self.parts().items()}
@@ -215,14 +219,15 @@ class _Run:
 def _one_epoch(run, epoch, optim_cfg, train_cfg, tracker, bar):
     "Train, evaluate, log: the epoch's metrics."
     if hasattr(run.train, 'set_epoch'): run.train.set_epoch(epoch)
-    rates, step = learning_rates(run.optimizer), epoch * run.steps
+    rates, step, known = learning_rates(run.optimizer), epoch * run.steps, len(run.micro.halved)
     trained = train_one_epoch(run.model, run.train, run.optimizer, run.scheduler, run.loss, run.accelerator,
-                              train_cfg.accumulate, optim_cfg.grad_clip, bar, run.task)
+                              train_cfg.accumulate, optim_cfg.grad_clip, bar, run.task, run.micro)
     found = evaluate(run.model, run.inner, run.loss, run.accelerator, task=run.task)
     shown = {'loss': trained['train_loss'], train_cfg.monitor: found[train_cfg.monitor]}
     bar.set_postfix(shown, refresh=False, epoch=epoch)
     if run.accelerator.is_main_process:
         for phase, metrics in (('schedule', rates), ('train', trained), ('inner', found)): tracker.log(metrics, step, epoch, phase)
+        for size in run.micro.halved[known:]: tracker.log({'micro_batch': size}, step, epoch, 'schedule')
     return found
 
 def _settings(cfg):
@@ -230,6 +235,16 @@ def _settings(cfg):
     return {f.name: getattr(cfg, f.name) for f in fields(cfg) if not f.metadata.get('local')}
 
 # %% ../../nbs/learning/14_training.ipynb #678e7e01
+@dataclass
+class FitResult:
+    "How a training went; the model itself holds the weights of the best epoch."
+    epochs: int  # trained
+    best_epoch: int  # chosen by the inner validation
+    best: dict[str, float]  # metrics of that epoch
+    stopped_early: bool  # whether patience ran out
+    resumed_from: int  # epoch of the checkpoint it started from; 0: from the beginning
+    halved: list[int]  # sizes that batches were cut to where memory ran out
+
 def _train(run, start, optim_cfg, train_cfg, tracker, ckpt_manager, about):
     "The epochs after `start`, each with its checkpoint, until they are done or patience is."
     main, total = run.accelerator.is_main_process, run.steps * train_cfg.epochs
@@ -271,4 +286,4 @@ def fit_with_tracking(model: nn.Module,  # trained in place; ends with the weigh
     run.accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)
     stopper = run.stopper
     model.load_state_dict(ckpt_manager.load(stopper.best_epoch).weights)
-    return FitResult(stopper.last_epoch, stopper.best_epoch, stopper.best, stopper.stop, start)
+    return FitResult(stopper.last_epoch, stopper.best_epoch, stopper.best, stopper.stop, start, run.micro.halved)

@@ -81,6 +81,14 @@ def _audit(a):
         if f.table.height: print_rows(f.table.head(20).to_dicts(), a)
     return 0 if all(f.sound for f in found) else 1
 
+def _weights(a):
+    from fvc.learning import pretraining
+    models, words = sort_words(a.models)
+    if a.action == 'fetch': return print_rows(pretraining.fetch_weights(models, words, a.max_gb), a)
+    rows = (pretraining.check_weights if a.action == 'check' else pretraining.list_weights)(models, words)
+    print_rows(rows, a)
+    return 1 if any(row['state'] == 'CHANGED' for row in rows) else 0
+
 def _report(a):
     from fvc.running.pipeline import report
     print('\n'.join(report(a.data)))
@@ -161,6 +169,17 @@ def _add_model_commands(commands):
     p = add_command(commands, 'models', 'list the models', _models, as_json=True)
     p.add_argument('--task', metavar='TASK', help='only models of this task')
     p.add_argument('--keys', metavar='MODEL', help='list the settings of one model with their defaults')
+    _add_weights_commands(commands)
+
+# %% ../../nbs/running/06_cli.ipynb #d50263ba
+def _add_weights_commands(commands):
+    text = 'published weights that models start from: list, fetch, or check them'
+    actions = commands.add_parser('weights', help=text, description=text).add_subparsers(dest='action', required=True, metavar='ACTION')
+    for name, text in (('list', 'what models start from, and whether it is here'), ('fetch', 'get what is absent, and build the models with it'),
+                       ('check', 'whether files are still what was fetched first')):
+        p = add_command(actions, name, text, _weights, as_json=True)
+        p.add_argument('models', nargs='*', metavar='MODEL', help='as for training (default: all that can be pretrained); key=value settings may follow')
+        if name == 'fetch': p.add_argument('--max-gb', type=float, default=4.0, metavar='GB', help='refuse a larger file (default 4)')
 
 # %% ../../nbs/running/06_cli.ipynb #116afd05
 def _add_removing_commands(commands):
