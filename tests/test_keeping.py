@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -19,7 +20,7 @@ from fvc.evidence.report import leaderboard
 from fvc.evidence.withdrawal import plan_withdrawal, withdraw
 from fvc.learning.flow import FlowInput, flow_files
 from fvc.learning.runs import Run
-from fvc.running import pipeline
+from fvc.running import experiment, pipeline
 from fvc.running.cli import main
 from fvc.running.experiment import run_fold
 from fvc.stages.setup import setup
@@ -269,6 +270,10 @@ def test_what_was_withdrawn_does_not_come_back_until_it_is_let_in(place, capsys)
     result = run_fold(RUN, 1, str(place), [*WORDS, 'experiment.mlflow=false', 'experiment.name=kept'])
     assert 'videos that it has seen were withdrawn' in capsys.readouterr().out and name not in result.seen
     assert Run(place, f'{RUN}@kept').stale().startswith('fold 2')
+    other = Run(place, f'{RUN}@kept').fold(2)
+    for folder in (result.folder, other.folder):
+        again = SimpleNamespace(place=place, folder=folder, split=result.split)
+        assert not experiment._lost_withdrawn(again), 'a split without the video, and that of another fold, differ by more than the video'
     assert main(['remove', '--undo', 'real__0', '--data', str(place)]) == 2 and 'was not withdrawn' in capsys.readouterr().err
     assert main(['remove', '--undo', name, '--data', str(place)]) == 0
     setup(source, str(place), ' '.join(WORDS))

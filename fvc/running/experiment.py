@@ -119,8 +119,11 @@ def finished(run: FoldRun, about: dict, again: bool = False) -> bool:
 # %% ../../nbs/running/01_experiment.ipynb #25f5d38a
 def _lost_withdrawn(run):
     "Whether a fold's split is what it was but for videos that were withdrawn since."
-    gone, old = set(run.place.read_withdrawn()), Split.from_json((run.folder/'split.json').read_text(encoding='utf-8'))
-    return all(set(getattr(old, part)) - gone == set(getattr(run.split, part)) for part in ('train', 'val', 'test'))
+    gone = set(run.place.read_withdrawn())
+    if not gone: return False
+    old = Split.from_json((run.folder/'split.json').read_text(encoding='utf-8'))
+    same = all(set(getattr(old, part)) - gone == set(getattr(run.split, part)) for part in ('train', 'val', 'test'))
+    return same and bool(gone & {*old.train, *old.val, *old.test})
 
 def _inner_wanted(run): return 1 if not distributes(run.spec) else len(run.split.inner) if run.cfg.training.inner_folds == 'all' else int(run.cfg.training.inner_folds)
 
