@@ -178,3 +178,10 @@ def test_the_real_tables_without_a_video(shared, tmp_path):
     (tmp_path / 'rows.csv').write_text('video_id,part\n' + '\n'.join(rows) + '\n')
     code, out, err = fvc('audit', 'leakage', '--split', tmp_path / 'rows.csv', '--data', tmp_path / 'w', '--json')
     assert code == 1 and json.loads(out)[0]['lines'][0]['kind'] == 'group' and json.loads(out)[0]['lines'][0]['shared'] > 200
+
+
+def test_a_closed_pipe_is_no_error():
+    "`fvc models | head -1` has read enough after a line."
+    made = subprocess.run(['bash', '-c', f'set -o pipefail; {sys.executable} -c "from fvc.running.cli import main; raise SystemExit(main())" models --json | head -1'],
+                          cwd=ROOT, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    assert made.returncode == 0 and made.stdout == '[\n' and 'Traceback' not in made.stderr and 'Broken' not in made.stderr, made.stderr

@@ -84,11 +84,13 @@ def test_clean(path, fresh):
 def test_limits(path):
     model = path in MODELS
     code = [source(c) for c in cells(path) if c['cell_type'] == 'code']
-    assert len(cells(path)) <= (20 if model else 60)
+    most = 20 if model else 60
+    assert len(cells(path)) <= most, f'{path.name} has {len(cells(path))} cells, and {most} are allowed: split it, or say it shorter'
     long = [f'{len(s.splitlines())} lines of {lines_allowed(s)}:\n{s}' for s in code if len(s.splitlines()) > lines_allowed(s)]
     assert not long, long[0]
-    assert sum(len(s.splitlines()) for s in exported(path)) <= (120 if model else 300)
-    assert path.stat().st_size <= 150 * 1024
+    lines, most = sum(len(s.splitlines()) for s in exported(path)), 120 if model else 300
+    assert lines <= most, f'{path.name} exports {lines} lines, and {most} are allowed: what others need too belongs into the library'
+    assert path.stat().st_size <= 150 * 1024, f'{path.name} has {path.stat().st_size // 1024} KiB, and 150 are allowed: store smaller pictures'
 
 
 @pytest.mark.parametrize('text, lines', [
@@ -148,7 +150,7 @@ def test_model_anatomy(path):
     assert text[order[-1]].startswith('#| train') and text[order[-1]].rstrip().endswith('result')
     assert cells(path)[-1]['cell_type'] == 'markdown'
     words = sum(len(source(c).split()) for c in cells(path) if c['cell_type'] == 'markdown' and '```' not in source(c))
-    assert 60 <= words <= 220, words
+    assert 60 <= words <= 220, f'{path.name} has {words} words of text, and 60 to 220 are allowed'
 
 
 @pytest.mark.parametrize('path', [p for p in NOTEBOOKS if '#| train' in p.read_text()], ids=lambda p: p.stem)
@@ -170,10 +172,10 @@ def test_a_lost_tag_is_noticed(tmp_path):
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: p.stem)
 def test_modules_stay_small(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= 300
+    assert len(text.splitlines()) <= 300, f'{path.name} has {len(text.splitlines())} lines, and 300 are allowed: split its notebook'
     long = {n.name: n.end_lineno - n.lineno + 1 for n in ast.walk(ast.parse(text))
             if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)) and n.end_lineno - n.lineno + 1 > 60}
-    assert not long
+    assert not long, f'{path.name}: functions of more than 60 lines: {long}'
 
 
 def annotations(tree):

@@ -1,6 +1,7 @@
 """A model of somebody else's: one notebook, or one file, and no other edit."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -89,6 +90,28 @@ def test_one_notebook_and_no_other_edit(copy, corpus, tmp_path):
     assert run(copy, '-c', script).stdout.split() == ['stranger_slowfast', '1']
     sidebar = run(copy, '-c', 'import sys; sys.path.insert(0, ".ci"); from chapters import sidebar; print(sidebar())').stdout
     assert '5z_stranger_slowfast.ipynb' in sidebar
+
+
+def commands_of(page):
+    "Lines of the shell blocks of a page of documentation."
+    text = '\n'.join(''.join(c['source']) for c in json.loads(page.read_text())['cells'] if c['cell_type'] == 'markdown')
+    return [line for block in re.findall(r'```sh\n(.*?)```', text, re.S) for line in block.splitlines() if line.strip()]
+
+
+def test_the_page_on_adding_a_model_does_what_it_says(copy, corpus):
+    "Its commands, as typed, lead from a copied notebook to the board."
+    lines = commands_of(ROOT / 'nbs' / 'howto' / 'add_a_model.ipynb')
+    assert [line.split()[:2] for line in lines] == [['fvc', 'new'], ['nbdev_export'], ['fvc', 'train'], ['fvc', 'report']]
+    short = ('split.n_splits=2', 'training.epochs=1', 'data.frames=2', 'data.size=32', 'data.variants=0')
+    for line in lines:
+        program, *words = line.split()
+        more = [*short, '--data', corpus] if words[:1] == ['train'] else ['--data', corpus] if words[:1] == ['report'] else []
+        if program == 'fvc': made = run(copy, *FVC, *words, *more)
+        else: subprocess.run([Path(sys.executable).with_name(program)], cwd=copy, check=True, capture_output=True)
+    assert 'my_network' in made.stdout, 'the report says what is on the board'
+    assert (copy / 'nbs' / '5y_my_network.ipynb').is_file()
+    again = subprocess.run([sys.executable, *FVC, 'new', 'my_network', '--like', 'naive_cnn'], cwd=copy, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(copy)})
+    assert again.returncode == 2 and 'there is a model my_network already' in again.stderr
 
 
 MINE = '''
