@@ -15,6 +15,7 @@ from typing import Any
 from fastcore.basics import patch
 
 from ..core.config import canonical_hash
+from ..core.environment import DELETE
 from ..core.workspace import Workspace, project_root
 from ..core.parameters import check_parameters
 from ..core.files import file_sha256, write_json, write_text
@@ -69,6 +70,7 @@ def execute(job: Job,
     command = [sys.executable, '-m', 'papermill', str(job.notebook), str(job.output), '--cwd', str(project_root()),
                '--autosave-cell-every', '2', '--no-progress-bar', '--log-level', 'WARNING', '-y', json.dumps(job.parameters)]
     start, env = time.time(), dict(os.environ, PYTHONWARNINGS='ignore', MPLBACKEND='module://matplotlib_inline.backend_inline')
+    env.pop(DELETE, None)  # what is removed is removed once, by who starts the jobs
     for k in ('OMP', 'MKL', 'OPENBLAS') if threads else (): env.setdefault(f'{k}_NUM_THREADS', str(threads))  # what the user has set stands
     run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=env)
     state = 'done' if run.returncode == 0 else 'failed'
