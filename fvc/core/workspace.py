@@ -55,6 +55,8 @@ class Workspace:
     mlflow_db = _at('mlflow.db', 'MLflow database.')
     mlflow_artifacts = _at('mlartifacts', 'Files that MLflow keeps with its runs.')
     mlflow_lock = _at('mlflow.lock', 'Lock under which processes take turns at the database.')
+    site = _at('slurm.yaml', 'Site settings of the cluster that its jobs are given to.')
+    submitted = _at('submitted', 'Job list, and what became of each task that was submitted.')
 
     def __str__(self): return str(self.root)
 

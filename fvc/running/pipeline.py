@@ -103,7 +103,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 def _pages(jobs, name):
     outcomes = execute_all(jobs, name=name)
     for o in outcomes:
-        if o.state == 'failed': raise RuntimeError(f'{o.job.notebook.name} failed: {o.note} (see {o.job.output})')
+        if o.state == 'failed': raise RuntimeError(f'{o.job.notebook.name} failed: {o.note} (see {o.job.partial})')
     return [str(to_html(t.output)) for t in jobs]
 
 def report(data: str = '') -> list[str]: # paths of HTML pages
