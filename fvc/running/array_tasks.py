@@ -6,7 +6,7 @@
 __all__ = ['STOP', 'AGAIN', 'marker', 'read_marker', 'Ended', 'run_command', 'reason', 'job_id', 'settle', 'closing_lines',
            'run_task']
 
-# %% ../../nbs/running/09_array_tasks.ipynb #39b05c68
+# %% ../../nbs/running/09_array_tasks.ipynb #3c0173ab
 import json, os, platform, re, signal, subprocess, threading, time
 from collections import deque
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from pathlib import Path
 from ..core.environment import DELETE
 from ..core.files import write_json, write_text
 from ..core.workspace import Workspace
-from .doctor import preamble
+from .node_checks import preamble
 from .slurm import call, fvc_command, log_folder
 
 # %% ../../nbs/running/09_array_tasks.ipynb #aeb68848

@@ -6,14 +6,14 @@
 __all__ = ['ACTIVE', 'ranges', 'log_folder', 'fvc_command', 'script', 'call', 'environment', 'sbatch_words', 'submit',
            'parse_queue', 'queue', 'parse_account', 'account']
 
-# %% ../../nbs/running/07_slurm.ipynb #d974e0d1
+# %% ../../nbs/running/07_slurm.ipynb #caf926b6
 import getpass, shlex, shutil, subprocess, sys
 from pathlib import Path
 
-from ..core.environment import exported
+from ..core.environment import OURS, SYSTEM, exported
 from ..core.workspace import ELSEWHERE, Workspace, project_root
-from .job_list import Step
 from .site import Site, for_model
+from .steps import Step
 
 # %% ../../nbs/running/07_slurm.ipynb #0944acb3
 def ranges(tasks: tuple[int, ...]) -> str: # as sbatch takes them
@@ -45,18 +45,22 @@ def _seconds(text):
     hours, minutes, seconds = map(int, clock.split(':'))
     return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
 
-# %% ../../nbs/running/07_slurm.ipynb #c502e2e1
-def script(step: Step, site: Site, place: Workspace) -> str:
+# %% ../../nbs/running/07_slurm.ipynb #10a778c9
+def script(step: Step, site: Site, place: Workspace | None, # None: a script for everybody, run from the project's folder
+           remarks: str = '', # at its head
+          ) -> str:
     "Job script of a step: what is asked for, how fvc is reached, and the one command of a task."
     own = for_model(site, step.resources)
     if own.grace >= _seconds(own.time): raise ValueError(f'grace: {own.grace} seconds are no less than the time of {step.name} ({own.time}): its jobs would only queue')
-    log = log_folder()/step.logs/f'{step.part}-%j'
+    home, program, where = (log_folder(), fvc_command(), ['--data', str(place)]) if place else (Path('logs'), 'fvc', [])
+    log = home/step.logs/f'{step.part}-%j'
     asked = dict(job_name=step.job, account=own.account, partition=own.partition, array=ranges(step.tasks), cpus_per_task=own.cpus, mem=own.mem, time=own.time,
                  gres=f'gpu:{own.gpus}' if own.gpus else '', signal=f'B:USR1@{own.grace}', output=f'{log}.out', error=f'{log}.err', open_mode='append')
+    if not place: asked['export'] = ','.join((*SYSTEM, *OURS, *ELSEWHERE.values(), 'FVC_DATA'))  # else sbatch is told which of them are set
     options = [f'--{name.replace("_", "-")}={value}' for name, value in asked.items() if value != ''] + ['--requeue', *own.options]
-    command = [fvc_command(), 'task', step.name, '{task}', '--part', step.part, '--gpus', str(own.gpus), '--data', str(place), '--', *step.words]
-    lines = ['#!/bin/bash', *(f'#SBATCH {o}' for o in options), *(f'module load {shlex.quote(m)}' for m in own.modules), *own.setup,
-             f'cd {shlex.quote(str(project_root()))} || exit 1', 'exec ' + ' '.join(map(_quoted, command))]
+    command = [program, 'task', step.name, '{task}', '--part', step.part, '--gpus', str(own.gpus), *where, '--', *step.words]
+    lines = ['#!/bin/bash', *(f'# {line}' for line in remarks.splitlines()), *(f'#SBATCH {o}' for o in options), *(f'module load {shlex.quote(m)}' for m in own.modules), *own.setup,
+             *([f'cd {shlex.quote(str(project_root()))} || exit 1'] if place else []), 'exec ' + ' '.join(map(_quoted, command))]
     return '\n'.join(lines) + '\n'
 
 # %% ../../nbs/running/07_slurm.ipynb #9857db10
