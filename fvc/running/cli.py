@@ -147,7 +147,7 @@ def _parse(argv):
     top = parser()
     a, rest = top.parse_known_args(argv)
     settings = [w for w in rest if '=' in w and not w.startswith('-')]
-    place = getattr(a, 'overrides', getattr(a, 'models', None))
+    place = getattr(a, 'overrides', getattr(a, 'models', getattr(a, 'words', None)))
     if len(settings) < len(rest) or settings and not isinstance(place, list): top.error(f'unrecognized arguments: {" ".join(rest)}')
     if settings: place.extend(settings)
     if a.use: _use(a.use)

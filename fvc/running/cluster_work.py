@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['make_plan', 'watching', 'do_submit', 'do_status', 'do_cancel', 'latest', 'do_wait', 'do_logs', 'probe', 'do_doctor']
 
-# %% ../../nbs/running/16_cluster_work.ipynb #f05ceffc
+# %% ../../nbs/running/16_cluster_work.ipynb #6054bb35
 import argparse, getpass, os, sys, time, uuid
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from ..core.config import compose
 from ..core.environment import deletes_existing, environment_words
 from ..core.files import write_text
 from ..core.workspace import Workspace, project_root
+from . import pipeline
 from .array_tasks import read_marker
 from .commands import print_rows, sort_words
 from .doctor import check_ahead, check_gpu, check_imports, check_kernel, check_tables, check_weights
@@ -22,7 +23,6 @@ from .job_scripts import write_scripts
 from .live_table import as_grid, stage_lines, table_rows
 from .model_training import available_folds, delete_existing, parse_folds, training_jobs
 from .node_checks import Finding, check_disk
-from .pipeline import setup_workspace, status
 from .site import Site, read_site, write_site
 from .slurm import call, environment, log_folder, queue
 from .steps import Plan
@@ -56,7 +56,7 @@ def make_plan(a: argparse.Namespace, place: Workspace, site: Site) -> Plan:
         delete_existing(jobs)
     return plan_work(place, stages, models, words, a.folds, shards, a.allow_failures, _tracking(words))
 
-# %% ../../nbs/running/16_cluster_work.ipynb #773d1ea3
+# %% ../../nbs/running/16_cluster_work.ipynb #2e3b5d35
 def watching(place: Workspace, step: str, local: bool) -> list[str]:
     "Commands that watch what was submitted."
     return ['watch it:', f'  fvc status --data {place}', *([] if local else [f'  squeue -u {getpass.getuser()}']), f'  fvc logs {step} --data {place}',
@@ -76,7 +76,7 @@ def do_submit(a: argparse.Namespace):
         write_site(Path(a.profile or place.site))
         return print(f'{a.profile or place.site}: edit it, then "fvc submit --dry-run …" shows what becomes of it')
     if a.words == ['scripts']: return print('\n'.join(map(str, write_scripts(project_root()/'scripts'/'slurm_jobs'))))
-    if a.source is not None and not a.dry_run: setup_workspace(a.source, a.data, sort_words(a.words)[1], a.password_file)
+    if a.source is not None and not a.dry_run: pipeline.setup_workspace(a.source, a.data, sort_words(a.words)[1], a.password_file)
     site = _profile(a, place.require())
     plan = make_plan(a, place, site)
     if not plan.steps: return print('\n'.join([*_said_done(plan), 'nothing is left to do']))
@@ -94,10 +94,10 @@ def _locally(a, place, plan):
     _keep([f'{step} {task}: {state.name}{f" ({state.reason})" if state.reason else ""}' for (step, task), state in ended.items()], plan)
     return 1 if any(s.name == 'failed' for s in ended.values()) else 0
 
-# %% ../../nbs/running/16_cluster_work.ipynb #5efb1aa2
+# %% ../../nbs/running/16_cluster_work.ipynb #7c70929c
 def do_status(a: argparse.Namespace):
     place = Workspace.find(a.data)
-    rows = status(a.data)
+    rows = pipeline.status(a.data)
     tasks = table_rows(place) if place.folds.is_file() else []
     if a.json: return print_rows([*rows, *tasks], a)
     print_rows(rows, a)

@@ -87,9 +87,10 @@ def busy(states: dict[tuple[str, int], State]) -> set[tuple[str, int]]:
     "Tasks that need not be given again now."
     return {which for which, state in states.items() if state.name in ('waiting', 'running', 'requeued')}
 
-# %% ../../nbs/running/11_submission.ipynb #627fd704
+# %% ../../nbs/running/11_submission.ipynb #210bde8e
 def _left(step, at_work):
-    "Tasks of a step that are not at work; what only collects is submitted anew."
+    "Tasks of a step that are not at work; what only collects is submitted anew, shards that are being merged are not."
+    if (f'{step.name}-merge', 1) in at_work: return ()
     return tuple(k for k in step.tasks if step.whatever or (step.name, k) not in at_work)
 
 def _first(step, known, at_work, fresh):
