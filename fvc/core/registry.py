@@ -173,6 +173,7 @@ def read_name(name: str, # `model`, `model@variant` or `model_variant`
              ) -> tuple[str, str]: # model and what sets it apart ('' for nothing)
     "Model and variant of a name as it is typed; 'svm_stage2_stage4' is svm itself, which reads both."
     if '@' in name: return tuple(name.split('@', 1))
+    if name not in _models: _discover(name)
     if name in _models: return name, ''
     _discover()
     for model in sorted(_models, key=len, reverse=True):
