@@ -98,11 +98,12 @@ def _source(p, text):
 def _add_data_commands(commands):
     p = add_command(commands, 'setup', 'stage 0: index archives, or a folder of videos or pictures', _setup, overrides=True)
     _source(p, 'folder with FVC1.zip …, with videos or with pictures; only read (default: the current folder, or its archive/)')
-    p = add_command(commands, 'stage', 'run one of the stages 1-4 over the workspace', _stage, overrides=True)
+    p = add_command(commands, 'stage', 'run one of the stages 1-4 over the workspace', _stage)
     p.add_argument('number', type=int, choices=(1, 2, 3, 4), metavar='N', help='1 augmentation, 2 features, 3 scaling, 4 scaled features')
     p.add_argument('--num-augmentations', type=int, metavar='N', help='stage 1: copies per video (default 10)')
     p.add_argument('--shard', default='1/1', metavar='I/N', help='do the I-th of N shares of the videos')
     p.add_argument('--allow-failures', default='0', metavar='N|P%%', help='end well although N videos, or P per cent of them, failed (default 0)')
+    add_settings(p)
     p = add_command(commands, 'sample', 'write the built-in sample corpus as archives', _sample)
     p.add_argument('target', type=Path, metavar='DIR', help='a folder that does not exist yet')
     p.add_argument('--seed', type=int, default=0, metavar='N', help='of everything that is drawn')
