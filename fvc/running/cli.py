@@ -21,7 +21,7 @@ def _run(a):
     models, extra = sort_words(a.models)
     result = pipeline.run(a.source, a.data, models, [*extra, *a.overrides], a.password_file, a.workers)
     print_rows(result.leaderboard if a.json else [{k: r[k] for k in SHOWN if k in r} for r in result.leaderboard], a)
-    if not a.json: print('\n'.join(['', *result.pages]))
+    if not a.json: print('\n'.join(['', *result.pages, *result.lost]))
     return 0 if not result.failed else 1
 
 # %% ../../nbs/running/18_cli.ipynb #373f4868

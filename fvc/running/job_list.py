@@ -20,7 +20,7 @@ from .model_training import ANY_MODEL, available_folds, needed_names, parse_fold
 from .pipeline import BEFORE, Failures, stage_words
 from .steps import Plan, Step
 
-# %% ../../nbs/running/10_job_list.ipynb #f1770680
+# %% ../../nbs/running/10_job_list.ipynb #2666dabe
 def is_made(place: Workspace, stage: int, # 0 to 4
             cfg: RunConfig) -> bool:
     "Whether a stage's table is up to date, as far as it can be seen without looking at videos."
@@ -28,9 +28,10 @@ def is_made(place: Workspace, stage: int, # 0 to 4
     if stage == 0: return table.is_file()
     before = place.table(BEFORE[stage], cfg)
     if not table.is_file() or not before.is_file() or table.stat().st_mtime_ns < before.stat().st_mtime_ns: return False
-    rows = read_table(table)
-    passing = [r for r in rows.filter(rows['status'] == 'failed').iter_rows(named=True) if r.get('cause') == 'machine' and not r.get('limit')]
-    return not passing and set(read_table(before)['video_id']) <= set(rows['video_id'])
+    rows, source = read_table(table), read_table(before)
+    lost = set(source.filter(source['status'] != 'ok')['video_id'])  # before this stage
+    passing = [r for r in rows.filter(rows['status'] == 'failed').iter_rows(named=True) if r.get('cause') == 'machine' and not r.get('limit') and r['video_id'] not in lost]
+    return not passing and set(source['video_id']) <= set(rows['video_id'])
 
 def stages_to_do(place: Workspace, wanted: set[int], # stages whose tables are read
                  cfg: RunConfig) -> list[int]:
