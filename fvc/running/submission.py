@@ -36,7 +36,7 @@ def _added(known, step, tasks, job, submission):
     before = known.get(step.name, {}).get('tasks', {})
     return known | {step.name: dict(part=step.part, submission=submission, tasks=before | {str(k): dict(job=job, submission=submission) for k in tasks})}
 
-# %% ../../nbs/running/11_submission.ipynb #c344ec5c
+# %% ../../nbs/running/11_submission.ipynb #726bdada
 @dataclass(frozen=True)
 class State:
     "What became of a task."
@@ -56,7 +56,7 @@ def judge_task(said: dict, # its marker, {} where it is of an earlier job
     if seen in ('PENDING', 'CONFIGURING', 'REQUEUED', 'REQUEUE_HOLD'): return State('requeued' if own else 'waiting', reason if own == 'requeued' else 'its node was taken away' if own else '')
     if seen in ACTIVE: return State('running')
     if seen is None: return State(own or 'waiting', reason)
-    if own == 'cancelled' or seen == 'CANCELLED': return State('cancelled', reason or (GONE if not own else 'it was cancelled'))
+    if own == 'cancelled' or seen == 'CANCELLED': return State('cancelled', reason if own == 'cancelled' else 'it was cancelled' if own else GONE)
     if not own and not seen: return State('cancelled', GONE)
     return State('failed', OVER.get(seen, 'it ended without a word: killed, or its node failed; see its log'))
 
