@@ -147,8 +147,9 @@ def test_a_time_limit_queues_a_job_again_and_it_goes_on_from_its_last_epoch(lab,
     assert states['naive_cnn@timed', 1] == 'done' and states['naive_cnn@timed', 2] == 'cancelled'
     assert lab.marker('naive_cnn@timed', 1)['restarts'] == 1
     said = Path(rows['naive_cnn@timed', 1]['log']).read_text()
-    facts = json.loads((lab.place.run('naive_cnn@timed') / 'fold_1' / 'metadata.json').read_text())['facts']
-    assert facts['resumed_from'] == 2 and 'Fold 1 completed' in said, facts
+    rows = [json.loads(line) for line in (lab.place.run('naive_cnn@timed') / 'fold_1' / 'metrics.jsonl').read_text().splitlines() if '"inner_loss"' in line]
+    assert [r['epoch'] for r in rows] == list(range(1, len(rows) + 1)) and len(rows) > 2  # each epoch once: the first two are those of the job whose time was up
+    assert rows[1]['timestamp'] < lab.marker('naive_cnn@timed', 1)['started'] < rows[2]['timestamp'] and 'Fold 1 completed' in said
 
 
 def test_a_failing_cell_fails_its_job_and_leaves_its_notebook(lab, submitted):

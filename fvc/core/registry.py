@@ -173,9 +173,8 @@ def read_name(name: str, # `model`, `model@variant` or `model_variant`
              ) -> tuple[str, str]: # model and what sets it apart ('' for nothing)
     "Model and variant of a name as it is typed; 'svm_stage2_stage4' is svm itself, which reads both."
     if '@' in name: return tuple(name.split('@', 1))
-    if name not in _models: _discover(name)
+    if name not in _models: _discover(name)  # all of them, where no module is called so
     if name in _models: return name, ''
-    _discover()
     for model in sorted(_models, key=len, reverse=True):
         rest = name.removeprefix(f'{model}_')
         if rest == name: continue

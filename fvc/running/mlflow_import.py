@@ -18,7 +18,7 @@ from ..learning.runs import FoldResult, Run, finished_runs
 from ..learning.tracking import ExperimentTracker, MLflowTracker
 from .model_training import ANY_MODEL, notebook_of
 
-# %% ../../nbs/running/13_mlflow_import.ipynb #633dda1a
+# %% ../../nbs/running/13_mlflow_import.ipynb #cf04c804
 def executed_notebook(place: Workspace, run: Run, fold: int) -> Path:
     "The executed copy that a fold was trained in, where a command trained it."
     notebook = notebook_of(run.model)
@@ -27,7 +27,7 @@ def executed_notebook(place: Workspace, run: Run, fold: int) -> Path:
 
 def _begin(place, run, fold):
     "A run in MLflow, with what the fold says of itself."
-    about = json.loads((fold.folder/'model'/'detector.json').read_text(encoding='utf-8'))
+    about = json.loads((fold.folder/'model'/'detector.json').read_text(encoding='utf-8'))['about']
     tags = dict(fold=fold.fold, model_type=run.model, git_commit=about['commit'], data_hash=about['corpus'], run=run.name)
     return MLflowTracker(place, run_name=f'{run.name}/fold_{fold.fold}', params={k: str(v) for k, v in flattened(fold.config)}, tags=tags)
 
