@@ -5,13 +5,12 @@
 # %% auto #0
 __all__ = ['last_metric', 'table_rows', 'cell_of', 'as_grid', 'stage_lines']
 
-# %% ../../nbs/running/14_live_table.ipynb #5f54c4da
+# %% ../../nbs/running/14_live_table.ipynb #ffcdc63e
 import json, time
 from datetime import datetime, timezone
 from pathlib import Path
 
 from ..core.workspace import Workspace
-from ..learning.runs import finished_runs
 from .array_tasks import read_marker
 from .submission import State, read_list, task_states
 from ..scores.tasks import Task
@@ -31,9 +30,10 @@ def _seconds(said, state):
     if state.name != 'running' or 'started' not in said: return said.get('seconds')
     return round((datetime.now(timezone.utc) - datetime.fromisoformat(said['started'])).total_seconds())
 
-# %% ../../nbs/running/14_live_table.ipynb #f2305365
+# %% ../../nbs/running/14_live_table.ipynb #9565c272
 def table_rows(place: Workspace) -> list[dict]: # part, task, state, seconds, metric, score, job, log, reason
     "One row a task that was submitted, and one a fold that is finished; stages first."
+    from fvc.learning.runs import finished_runs
     submitted, lead = read_list(place), f'val_{Task.of(place).headline}'
     scores = {(run.name, f.fold): f.metrics.get(lead) for run in finished_runs(place) for f in run.folds}
     states = {which: State('done') for which in scores}
