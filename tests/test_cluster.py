@@ -210,7 +210,9 @@ def test_again_only_what_is_not_done(lab, submitted, conf):
     lab.slurm('scontrol', 'update', f'nodename={node}', 'state=down', 'reason=test')
     eventually(lambda: 'PENDING' in lab.slurm('squeue', '-h', '-j', job, '-o', '%T'), 60, 0.2)
     assert lab.states()[0]['naive_cnn@timed', 2] == 'requeued'
-    lab.slurm('scontrol', 'update', f'nodename={node}', 'state=resume')
+    up = lambda: lab.slurm('sinfo', '-h', '-n', node, '-o', '%T').strip() in ('idle', 'mixed', 'allocated')
+    subprocess.run(['scontrol', 'update', f'nodename={node}', 'state=resume'], env=lab.env, capture_output=True)  # it may be back already
+    eventually(up, 30)
     lab.gate.touch()
     lab.slurm('scontrol', 'update', f'JobId={job}', 'StartTime=now')
     lab.fvc('wait', '--every', '0.5', 'naive_cnn@timed', 'svm', 'tracking')
