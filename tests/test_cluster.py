@@ -18,7 +18,7 @@ from fvc.core.workspace import Workspace
 FVC = Path(sys.executable).with_name('fvc')
 NOT_HERE = slurm.missing()
 WORDS = ['split.n_splits=2', 'stages.augmentation.num_augmentations=2', 'stages.workers=1']
-PLAIN = 'gpus: 0\nmem: 2G\ncpus: 1\ntime: "0:20:00"\ngrace: 30\nshards: 2\nexport: [FVC_GATE]\n'
+PLAIN = 'gpus: 0\nmem: 2G\ncpus: 1\ntime: "0:20:00"\ngrace: 60\nshards: 2\nexport: [FVC_GATE]\n'
 GATE = '''#| train
 import os, time
 from pathlib import Path
@@ -129,7 +129,7 @@ def test_a_time_limit_queues_a_job_again_and_it_goes_on_from_its_last_epoch(lab,
     eventually(two_epochs, 400, 0.5)
     job = lab.marker('naive_cnn@timed', 1)['job'].partition('_')[0]
     for k in (1, 2):  # so that its end is near, whatever the machine was busy with before
-        minutes = 1 + int(lab.slurm('squeue', '-h', '-j', f'{job}_{k}', '-o', '%M').strip().split(':')[-2])
+        minutes = 2 + int(lab.slurm('squeue', '-h', '-j', f'{job}_{k}', '-o', '%M').strip().split(':')[-2])
         lab.slurm('scontrol', 'update', f'JobId={job}_{k}', f'TimeLimit={minutes}')
     requeued = lambda: all(lab.marker('naive_cnn@timed', k).get('state') == 'requeued' for k in (1, 2))
     eventually(requeued, 200, 0.5)

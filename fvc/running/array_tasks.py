@@ -29,7 +29,7 @@ def read_marker(place: Workspace, step: str, task: int) -> dict: # {} before it 
     file = marker(place, step, task)
     return json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {}
 
-# %% ../../nbs/running/09_array_tasks.ipynb #85c052de
+# %% ../../nbs/running/09_array_tasks.ipynb #6e6170aa
 STOP = 30  # seconds that a command has to end well
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ def _send(group, signum):
     try: os.killpg(group, signum)
     except ProcessLookupError: pass  # it has ended
 
+# %% ../../nbs/running/09_array_tasks.ipynb #47724a8c
 def run_command(command: list[str], log: Path, # gets all that it says
                 env: dict | None = None) -> Ended:
     "Run a program, which is told to end when this process is by USR1, TERM or Ctrl-C. What it says goes on, and into a log."
@@ -112,7 +113,7 @@ def settle(ended: Ended, note, restarts: int, reports: Path) -> int: # exit code
     note('failed', reason=reason(ended.said, reports))
     return 1
 
-# %% ../../nbs/running/09_array_tasks.ipynb #28da1529
+# %% ../../nbs/running/09_array_tasks.ipynb #5f859d5d
 def closing_lines(step: str, part: str, task: int, seconds: float) -> list[str]:
     "What a log ends with when all went well."
     stage = part[5]
@@ -121,6 +122,7 @@ def closing_lines(step: str, part: str, task: int, seconds: float) -> list[str]:
     return [f'Execution time: {seconds:.2f} seconds ({seconds / 60:.2f} minutes)', *folds,
             f'✓ {name} completed successfully in {seconds:.0f}s ({seconds // 60:.0f} minutes)']
 
+# %% ../../nbs/running/09_array_tasks.ipynb #eb592a94
 def run_task(place: Workspace, step: str, part: str, task: int, words: list[str], # of `fvc`
              gpus: int = 0) -> int: # exit code
     "One task from its first look around to its marker."

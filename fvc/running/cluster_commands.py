@@ -10,7 +10,7 @@ import importlib
 
 from .commands import add_command, add_settings
 
-# %% ../../nbs/running/18_cluster_commands.ipynb #9ca2daad
+# %% ../../nbs/running/18_cluster_commands.ipynb #732ff6fd
 def _later(name, module='watching'):
     "A command whose work is imported when it is typed: others need not wait for it."
     def do(a): return getattr(importlib.import_module(f'fvc.running.{module}'), f'do_{name}')(a)
@@ -26,12 +26,13 @@ def _track(a):
     from fvc.running.mlflow_import import import_folds
     print('\n'.join(import_folds(Workspace.find(a.data).require())) or 'MLflow has every fold')
 
+# %% ../../nbs/running/18_cluster_commands.ipynb #5841923c
 def _add_submit(commands):
     p = add_command(commands, 'submit', 'give stages and models to SLURM, as one array each; what is done or at work is left out', _later('submit', 'cluster_work'))
     p.add_argument('words', nargs='+', metavar='WORD', help='models, stage1 to stage4, all, key=value settings; or init: write a profile; or scripts: write scripts/slurm_jobs')
     p.add_argument('--folds', default='', metavar='K', help='e.g. 2, 1-5 or 1,3 (default: all)')
     p.add_argument('--name', default='', help="the run's name, when settings differ from the model's defaults")
-    p.add_argument('--profile', default='', metavar='FILE', help='site settings (default: slurm.yaml in the workspace)')
+    p.add_argument('--profile', default='', metavar='FILE', help='site settings (default: the one that init writes)')
     p.add_argument('--shards', type=int, default=0, metavar='N', help="parts of each stage (default: the profile's; 1 with --local)")
     p.add_argument('--allow-failures', default='', metavar='N|P%%', help='stop the chain where more videos, or more of 100, fail in a stage (default: go on)')
     p.add_argument('--local', type=int, default=0, metavar='N', help='without SLURM: the same tasks here, N at a time')
@@ -40,6 +41,7 @@ def _add_submit(commands):
     p.add_argument('--password-file', default='', metavar='FILE', help="file whose first line is the archives' password")
     add_settings(p, words=False)
 
+# %% ../../nbs/running/18_cluster_commands.ipynb #ef815f85
 def add_cluster_commands(commands): # what `add_subparsers` gave
     "The commands of this notebook."
     _add_submit(commands)
@@ -54,10 +56,11 @@ def add_cluster_commands(commands): # what `add_subparsers` gave
     p.add_argument('-n', '--lines', type=int, default=20, metavar='N')
     p = add_command(commands, 'doctor', 'can this machine do it: imports, GPU, weights, kernel, disk, tables, and what is ahead', _later('doctor', 'cluster_work'), as_json=True)
     p.add_argument('words', nargs='*', metavar='WORD', help='models whose weights are fetched and whose time is estimated; key=value settings')
-    p.add_argument('--profile', default='', metavar='FILE', help='site settings (default: slurm.yaml in the workspace)')
+    p.add_argument('--profile', default='', metavar='FILE', help='site settings (default: the one that init writes)')
     p.add_argument('--probe', action='store_true', help='submit a job that looks whether nodes see the workspace')
     _add_job_commands(commands)
 
+# %% ../../nbs/running/18_cluster_commands.ipynb #d54a74ff
 def _add_job_commands(commands):
     "What jobs themselves call."
     p = add_command(commands, 'task', 'one task of an array, as its job calls it', _task)

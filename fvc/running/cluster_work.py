@@ -54,7 +54,7 @@ def make_plan(a: argparse.Namespace, place: Workspace, site: Site) -> Plan:
         delete_existing(jobs)
     return plan_work(place, stages, models, words, a.folds, shards, a.allow_failures, _tracking(words))
 
-# %% ../../nbs/running/17_cluster_work.ipynb #2e3b5d35
+# %% ../../nbs/running/17_cluster_work.ipynb #65e1c055
 def watching(place: Workspace, step: str, local: bool) -> list[str]:
     "Commands that watch what was submitted."
     return ['watch it:', f'  fvc status --data {place}', *([] if local else [f'  squeue -u {getpass.getuser()}']), f'  fvc logs {step} --data {place}',
@@ -65,9 +65,10 @@ def _said_done(plan): return [f'{run}: fold {", ".join(map(str, folds))} done be
 def _keep(lines, plan):
     "Lines on standard output and, where models are trained, in a log of their own."
     print('\n'.join(lines))
-    if not any(s.logs == 'stage5' for s in plan.steps): return
+    if not any(s.number == 5 for s in plan.steps): return
     write_text(log_folder()/f'stage5_training_{datetime.now():%Y%m%d_%H%M%S}.log', '\n'.join(lines) + '\n')
 
+# %% ../../nbs/running/17_cluster_work.ipynb #f8978084
 def do_submit(a: argparse.Namespace):
     place = Workspace.find(a.data, new=a.source is not None)
     if a.words == ['init']:
@@ -92,7 +93,7 @@ def _locally(a, place, plan):
     _keep([f'{step} {task}: {state.name}{f" ({state.reason})" if state.reason else ""}' for (step, task), state in ended.items()], plan)
     return 1 if any(s.name == 'failed' for s in ended.values()) else 0
 
-# %% ../../nbs/running/17_cluster_work.ipynb #27bf382b
+# %% ../../nbs/running/17_cluster_work.ipynb #c327ef85
 def probe(place: Workspace, site: Site, seconds: int = 60) -> Finding:
     "Submit a job that looks for the workspace and leaves a file in it; it is taken back when its turn does not come."
     found = place.submitted/f'probe-{uuid.uuid4().hex[:8]}'
@@ -114,6 +115,7 @@ def probe(place: Workspace, site: Site, seconds: int = 60) -> Finding:
         return Finding('nodes', 'ok', f'a node of partition {site.partition} sees {place} and can write it')
     return Finding('nodes', 'wrong', f'a node of partition {site.partition} does not see {place}, or cannot write it: put the workspace on a file system that login and compute nodes share')
 
+# %% ../../nbs/running/17_cluster_work.ipynb #b9f09123
 def do_doctor(a: argparse.Namespace):
     place, (models, words) = Workspace.find(a.data), sort_words(a.words)
     site = _profile(a, place)
@@ -121,8 +123,8 @@ def do_doctor(a: argparse.Namespace):
     found = [*check_imports(), check_kernel(), check_gpu(), *(check_disk(name, folder) for name, folder in folders.items()), *check_tables(place)]
     if models and place.index.is_file():
         plan = plan_work(place, [], models, words, '', 1, '', False)
-        stages = [int(s.part[5]) for s in plan.steps if s.logs != 'stage5']
-        found += [*check_weights(place, models, words), *check_ahead(place, stages, {s.name: len(s.tasks) for s in plan.steps if s.logs == 'stage5'}, compose(None, [w for w in words if w.startswith('stages.')]))]
+        stages = [s.number for s in plan.steps if s.number < 5]
+        found += [*check_weights(place, models, words), *check_ahead(place, stages, {s.name: len(s.tasks) for s in plan.steps if s.number == 5}, compose(None, [w for w in words if w.startswith('stages.')]))]
     if a.probe: found.append(probe(place, site))
     print_rows([vars(f) for f in found], a)
     return 1 if any(f.state == 'wrong' for f in found) else 0

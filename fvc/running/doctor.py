@@ -97,7 +97,7 @@ def check_tables(place: Workspace) -> list[Finding]:
         if not place.tables(stage): found.append(Finding(f'stage {stage}', 'note', 'not made yet'))
     return found
 
-# %% ../../nbs/running/12_doctor.ipynb #71a1af08
+# %% ../../nbs/running/12_doctor.ipynb #f4cdc1a4
 def stage_ahead(place: Workspace, stage: int, # 1 to 4
                 before: Path, # the table it reads
                 table: Path, # the table it makes
@@ -110,6 +110,7 @@ def stage_ahead(place: Workspace, stage: int, # 1 to 4
     cpu, _, size = rates.forecast(len(todo), todo['pixels'].sum())
     return cpu, size
 
+# %% ../../nbs/running/12_doctor.ipynb #8c224f81
 def check_ahead(place: Workspace, stages: list[int], # to be run
                 folds: dict[str, int], # run -> folds to be trained
                 cfg: RunConfig) -> list[Finding]:

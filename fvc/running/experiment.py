@@ -117,6 +117,7 @@ def _inner_wanted(run): return 1 if not distributes(run.spec) else len(run.split
 
 def _inner_kept(run): return 1 + len([p for p in run.folder.glob('inner_*') if p.is_dir()])
 
+# %% ../../nbs/running/01_experiment.ipynb #5fdd7c02
 def remove_folds(folders: list[Path]):  # each of one fold; nobody trains them
     "Remove folds, with their run where none is left; each is said."
     for folder in [f for f in folders if f.is_dir()]:

@@ -74,7 +74,7 @@ class Ahead(Workspace):
         if stage not in self.stages or self.table(stage, self.cfg).is_file(): return there
         return [*there, table_settings(stage, self.cfg)]
 
-# %% ../../nbs/running/10_job_list.ipynb #088e0322
+# %% ../../nbs/running/10_job_list.ipynb #9d70273c
 def _part(job, model):
     "Letter of a model's notebook; the name of a model that has none."
     stem = job.notebook.name.partition('_')[0]
@@ -86,6 +86,7 @@ def _require(place, run, cfg, named, folds):
         missing = [k for k in folds if not (place.run(other)/f'fold_{k}'/'metadata.json').is_file()]
         if other not in named and missing: raise ValueError(f'{run} needs the run {other}, whose fold {missing[0]} is not finished: name {other} too, it is trained first')
 
+# %% ../../nbs/running/10_job_list.ipynb #808d9bff
 def model_steps(place: Workspace, models: list[str], words: list[str], folds: str, # '', '2', '1-5' or '1,3'
                 stages: list[int], # that are still to be run
                ) -> tuple[list[Step], dict[str, list[int]]]: # steps with tasks to do; folds of each run that are done

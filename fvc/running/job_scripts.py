@@ -15,7 +15,7 @@ from .site import Site
 from .slurm import script
 from .steps import Step
 
-# %% ../../nbs/running/16_job_scripts.ipynb #9c30f006
+# %% ../../nbs/running/16_job_scripts.ipynb #5a4caf49
 STAGES = {1: 'augmentation', 2: 'features', 3: 'scaling', 4: 'scaled_features'}
 HOW = 'Run from the project\'s folder, with the environment of fvc active: sbatch scripts/slurm_jobs/'
 
@@ -27,10 +27,10 @@ def stage_script(stage: int) -> tuple[str, str]: # name, text
     step = Step(f'stage{stage}-merge', f'stage{stage}', ('stage', str(stage), '--allow-failures', '100%'), resources=dict(gpus=0))
     return name, script(step, Site(), None, _remarks(name, f'Stage {stage}, {STAGES[stage].replace("_", " ")}: every video, on one node; what is done is skipped.'))
 
-def model_script(spec: Spec, letter: str) -> tuple[str, str]:
+def model_script(spec: Spec, number: str) -> tuple[str, str]:
     "A model on five folds, one task each."
-    name = f'slurm_stage5{letter}.sh'
-    step = Step(spec.name, f'stage5{letter}', ('train', spec.name, '--folds', '{task}', '--workers', '1'), (1, 2, 3, 4, 5), resources=spec.resources)
+    name = f'slurm_stage{number}.sh'
+    step = Step(spec.name, f'stage{number}', ('train', spec.name, '--folds', '{task}', '--workers', '1'), (1, 2, 3, 4, 5), resources=spec.resources)
     return name, script(step, Site(), None, _remarks(name, f'Stage 5, {spec.name}: five folds, one task each; other numbers with --array.'))
 
 def training_script() -> tuple[str, str]:
@@ -38,13 +38,13 @@ def training_script() -> tuple[str, str]:
     name, step = 'slurm_stage5_training.sh', Step('training', 'stage5_training', ('submit', 'all'), resources=dict(gpus=0, cpus=1, memory_gb=8, hours=1))
     return name, script(step, Site(), None, _remarks(name, 'Stage 5, all models: submits one array a model, with the stages that they need before them.'))
 
-# %% ../../nbs/running/16_job_scripts.ipynb #a9576b41
+# %% ../../nbs/running/16_job_scripts.ipynb #fe8296cb
 def job_scripts() -> dict[str, str]: # name -> text
     "Every script."
     found = dict([*map(stage_script, STAGES), training_script()])
     for spec in all_specs():
         notebook = notebook_of(spec.name)
-        if notebook.name != ANY_MODEL: found.update([model_script(spec, notebook.name.partition('_')[0].removeprefix('5'))])
+        if notebook.name != ANY_MODEL: found.update([model_script(spec, notebook.name.partition('_')[0])])
     return found
 
 def write_scripts(folder: Path) -> list[Path]:

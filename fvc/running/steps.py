@@ -8,7 +8,7 @@ __all__ = ['Step', 'Plan']
 # %% ../../nbs/running/06_steps.ipynb #6e986292
 from dataclasses import dataclass, field
 
-# %% ../../nbs/running/06_steps.ipynb #7984f7fd
+# %% ../../nbs/running/06_steps.ipynb #b95efc6a
 @dataclass(frozen=True)
 class Step:
     "Array of like tasks, given to a cluster at once."
@@ -24,6 +24,9 @@ class Step:
     def job(self) -> str:
         "Name of its jobs in the queue."
         return f'fvc_{self.part}'
+
+    @property
+    def number(self) -> int: return int(self.part[5])
 
     @property
     def logs(self) -> str:

@@ -36,13 +36,14 @@ def _added(known, step, tasks, job, submission):
     before = known.get(step.name, {}).get('tasks', {})
     return known | {step.name: dict(part=step.part, submission=submission, tasks=before | {str(k): dict(job=job, submission=submission) for k in tasks})}
 
-# %% ../../nbs/running/11_submission.ipynb #726bdada
+# %% ../../nbs/running/11_submission.ipynb #436d4349
 @dataclass(frozen=True)
 class State:
     "What became of a task."
     name: str # waiting, running, requeued, done, failed or cancelled
     reason: str = ''
 
+# %% ../../nbs/running/11_submission.ipynb #6be91e74
 GONE = 'it left the queue before it began: what it needs failed, or it was cancelled'
 OVER = dict(TIMEOUT='its time was up before it could queue again: raise `time` or `grace` in the profile', OUT_OF_MEMORY='its memory was not enough: raise `mem` in the profile',
             NODE_FAIL='its node failed and it was not queued again')
@@ -132,7 +133,7 @@ def shown_plan(place: Workspace, plan: Plan, site: Site, at_work: set[tuple[str,
         said.append(f'# {step.name}\n{" ".join(sbatch_words(now, ids, names))} <<END\n{script(now, site, place)}END')
     return '\n\n'.join(said)
 
-# %% ../../nbs/running/11_submission.ipynb #2630f0b6
+# %% ../../nbs/running/11_submission.ipynb #21bf226a
 @dataclass(frozen=True)
 class _Local:
     "A task for the pool."
@@ -154,6 +155,7 @@ def _do(local, place, threads, living):
     living.discard(child)
     return ('done', '') if code == 0 else ('failed', read_marker(place, step.name, task).get('reason', f'see {log}.err'))
 
+# %% ../../nbs/running/11_submission.ipynb #ea80b6ac
 @contextmanager
 def _ends_with_us(living):
     "End all processes when this one is told to end."

@@ -15,7 +15,7 @@ from .commands import print_rows
 from .live_table import as_grid, stage_lines, table_rows
 from .submission import busy, cancel, read_list, task_states
 
-# %% ../../nbs/running/15_watching.ipynb #483126b9
+# %% ../../nbs/running/15_watching.ipynb #28d8b480
 def do_status(a: argparse.Namespace):
     from fvc.running import pipeline
     place = Workspace.find(a.data)
@@ -33,6 +33,7 @@ def do_cancel(a: argparse.Namespace):
     ended = cancel(Workspace.find(a.data), a.steps)
     print('\n'.join(f'{step} {task}: cancelled' for step, task in ended) or 'nothing is at work')
 
+# %% ../../nbs/running/15_watching.ipynb #6196299b
 def latest(place: Workspace, names: list[str]) -> set[tuple[str, int]]:
     "Tasks of the steps named, else those of the newest submission; raises ValueError for a step that was not submitted."
     known = read_list(place)
@@ -52,6 +53,7 @@ def do_wait(a: argparse.Namespace):
         if not busy(states): return 0 if set(before.values()) <= {'done'} else 1
         time.sleep(a.every)
 
+# %% ../../nbs/running/15_watching.ipynb #a4752524
 def do_logs(a: argparse.Namespace):
     place = Workspace.find(a.data)
     tasks = sorted(which for which in latest(place, [a.step]) if a.task in (None, which[1]))
