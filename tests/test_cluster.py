@@ -214,7 +214,8 @@ def test_again_only_what_is_not_done(lab, submitted, conf):
     subprocess.run(['scontrol', 'update', f'nodename={node}', 'state=resume'], env=lab.env, capture_output=True)  # it may be back already
     eventually(up, 30)
     lab.gate.touch()
-    lab.slurm('scontrol', 'update', f'JobId={job}', 'StartTime=now')
+    for line in lab.slurm('squeue', '-r', '-h', '-t', 'PENDING', '-o', '%F_%K %r').splitlines():  # SLURM waits two minutes otherwise
+        if line.endswith('BeginTime'): lab.slurm('scontrol', 'update', f'JobId={line.split()[0]}', 'StartTime=now')
     lab.fvc('wait', '--every', '0.5', 'naive_cnn@timed', 'svm', 'tracking')
     assert lab.marker('naive_cnn@timed', 2)['restarts'] >= 1
     assert set(lab.states()[0].values()) == {'done'}
