@@ -251,7 +251,7 @@ def test_what_cannot_be_is_said_in_one_sentence_and_nothing_is_submitted(lab, co
     assert "slurm.yaml: unknown key 'partitions', did you mean 'partition'?" in other.refused('submit', 'svm', *WORDS)
     other.profile(PLAIN)
     assert "'svm'" in other.refused('submit', 'svmm', *WORDS)
-    assert 'ensemble needs the run' in other.refused('submit', 'ensemble', *WORDS)
+    assert 'name logistic_regression too' in other.refused('submit', 'ensemble', *WORDS)
     assert 'name models' in other.refused('submit', 'profile=small')
     assert 'nothing was submitted' in other.refused('wait')
     assert not (other.place.submitted / 'jobs.json').exists() or json.loads((other.place.submitted / 'jobs.json').read_text()) == {}

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TRACKING', 'is_made', 'stages_to_do', 'stage_steps', 'Ahead', 'model_steps', 'every_model', 'plan_work']
 
-# %% ../../nbs/running/10_job_list.ipynb #5d22dfff
-import json, shlex
+# %% ../../nbs/running/10_job_list.ipynb #f9e6bb3c
+import json, re, shlex
 from dataclasses import dataclass, replace
 
 from ..core.config import RunConfig, compose
@@ -74,7 +74,7 @@ class Ahead(Workspace):
         if stage not in self.stages or self.table(stage, self.cfg).is_file(): return there
         return [*there, table_settings(stage, self.cfg)]
 
-# %% ../../nbs/running/10_job_list.ipynb #9d70273c
+# %% ../../nbs/running/10_job_list.ipynb #d98e93fe
 def _part(job, model):
     "Letter of a model's notebook; the name of a model that has none."
     stem = job.notebook.name.partition('_')[0]
@@ -84,7 +84,8 @@ def _require(place, run, cfg, named, folds):
     "Raise ValueError where a run stands on another that is neither named nor finished."
     for other in needed_names(typed_run(run.partition('@')[0])[0], cfg, place):
         missing = [k for k in folds if not (place.run(other)/f'fold_{k}'/'metadata.json').is_file()]
-        if other not in named and missing: raise ValueError(f'{run} needs the run {other}, whose fold {missing[0]} is not finished: name {other} too, it is trained first')
+        typed = re.sub('@[0-9a-f]{8}$', '', other)  # nobody types a hash
+        if other not in named and missing: raise ValueError(f'{run} needs the run {other}, whose fold {missing[0]} is not finished: name {typed} too, it is trained first')
 
 # %% ../../nbs/running/10_job_list.ipynb #808d9bff
 def model_steps(place: Workspace, models: list[str], words: list[str], folds: str, # '', '2', '1-5' or '1,3'
