@@ -57,6 +57,8 @@ class Workspace:
     mlflow_db = _at('mlflow.db', 'MLflow database.')
     mlflow_artifacts = _at('mlartifacts', 'Files that MLflow keeps with its runs.')
     mlflow_lock = _at('mlflow.lock', 'Lock under which processes take turns at the database.')
+    site = _at('slurm.yaml', 'Site settings of the cluster that its jobs are given to.')
+    submitted = _at('submitted', 'Job list, and what became of each task that was submitted.')
 
     def __str__(self): return str(self.root)
 
@@ -125,13 +127,17 @@ def tables(self: Workspace, stage: int) -> list[Path]: # 0 to 4; sorted
 
 # %% ../../nbs/core/07_workspace.ipynb #5e7a1d05
 @patch
+def settings_there(self: Workspace, stage: int) -> list[dict]: # 1 to 4; {} for the defaults
+    "Settings of every table of a stage that is there."
+    return [table_metadata(p).get('settings') or {} for p in self.tables(stage)]
+
+@patch
 def made_with(self: Workspace) -> dict: # e.g. {'stages.scaling.target_size': 128}
     "Stage settings that all its tables agree on: what a run reads where nothing else is typed; {} where the defaults, or several, are there."
     found = {}
     for stage in STAGES:
         if not STAGES[stage][1]: continue
-        there = self.tables(stage)
-        said = [table_metadata(p).get('settings') or {} for p in there]
+        said = self.settings_there(stage)
         if len(said) > 1 or {} in said: return {}
         for key, value in (said[0] if said else {}).items():
             if found.setdefault(f'stages.{key}', value) != value: return {}
@@ -144,7 +150,7 @@ def read_rows(self: Workspace, stage: int, cfg: RunConfig): # polars.DataFrame
     if file.is_file(): return read_table(file)
     todo = [n for n in CHAIN[stage] if not self.table(n, cfg).is_file()]
     typed = ''.join(f' stages.{k}={json.dumps(v)}' for k, v in table_settings(stage, cfg).items())
-    there = [table_metadata(p).get('settings') or {} for p in self.tables(stage)]
+    there = self.settings_there(stage)
     others = '; '.join(' '.join(f'stages.{k}={json.dumps(v)}' for k, v in s.items()) or 'the defaults' for s in there)
     raise FileNotFoundError(f'{file} does not exist: no table of stage {stage} was made with{typed or " the default settings"}; run '
                             + ', then '.join(f'"fvc stage {n}{typed}"' for n in todo) + (f' (there is one made with {others})' if there else ''))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FITS', 'Material', 'gather', 'file_settings', 'Scored', 'reported', 'Fit', 'cross_fit', 'inner_parts',
-           'fit_estimator', 'fit_network', 'fit_embedding', 'fit', 'distributes']
+           'fit_estimator', 'fit_network', 'fit_embedding', 'fit', 'distributes', 'chosen', 'scored_table']
 
 # %% ../../nbs/learning/18_fitting.ipynb #a83f38d4
 import inspect
@@ -18,6 +18,7 @@ from ..core.config import RunConfig
 from ..core.registry import Spec, get
 from ..core.workspace import Workspace
 from ..corpus.splits import Split, fit_rows, select_rows
+from ..scores.metrics import group_weights
 from ..scores.tasks import Task
 from .blocks import count_parameters
 from .checkpoints import CheckpointManager
@@ -235,3 +236,23 @@ def fit(m: Material, folder: Path, tracker, **given) -> Fit:
 def distributes(spec: Spec) -> bool:
     "Whether several processes can train it together."
     return spec.kind == 'network'
+
+# %% ../../nbs/learning/18_fitting.ipynb #f2a4f996
+def chosen(m: Material, found: Fit) -> tuple[np.ndarray, dict[str, float]]:  # thresholds, and what inner rows say
+    "Thresholds chosen by inner rows, and their metrics; one half and nothing where a fit had none to choose by."
+    if not found.inner: return m.task.halves, dict(chosen_by=float('nan'))
+    rows, scores = pl.concat([s.rows for s in found.inner]), np.concatenate([s.scores for s in found.inner])
+    labels, weights = m.task.labels(rows['label']), group_weights(rows['group'].to_numpy())
+    thresholds = m.task.thresholds(labels, scores, weights)
+    inner = m.task.metrics(labels, scores, thresholds, weights)
+    return thresholds, inner | dict(chosen_by=inner[m.task.headline])
+
+# %% ../../nbs/learning/18_fitting.ipynb #62b55537
+def scored_table(m: Material, rows: pl.DataFrame, scores: np.ndarray, thresholds: np.ndarray, **columns) -> pl.DataFrame:
+    "Predictions as they are kept: label, score, decision and threshold in the form of the task."
+    decided = m.task.decide(scores, thresholds)
+    cut = m.task.column(np.tile(thresholds, (len(scores), 1))) if len(thresholds) else [None] * len(scores)
+    return rows.select('video_id', 'variant', 'group', 'label').with_columns(
+        score=pl.Series(m.task.column(scores), dtype=pl.Float64 if m.task.outputs == 1 else pl.List(pl.Float64)),
+        decision=pl.Series(decided.tolist()), threshold=pl.Series(cut, dtype=pl.Float64 if m.task.outputs == 1 else None),
+        fold=pl.lit(m.fold, pl.Int8), **columns)

@@ -8,13 +8,14 @@ __all__ = ['KEYS', 'COMMON', 'METRICS', 'resolve', 'run_hash', 'run_name', 'sour
            'passed_on', 'needed_run']
 
 # %% ../../nbs/learning/16_runs.ipynb #7cc2bd5b
-import ast, importlib, inspect, json, sys
+import ast, importlib, inspect, json, shlex, sys
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import polars as pl
 from fastcore.basics import patch
 from ..core.config import ConfigError, RunConfig, canonical_hash, compose, flattened
+from ..core.environment import environment_words
 from ..core.files import file_sha256, locked, write_json
 from ..core.registry import Need, Spec, UnknownName, read_name, spec_of
 from ..core.table import read_table
@@ -26,11 +27,12 @@ from .detector import Detector, inputs_of, load_detector
 from .inputs import all_stages
 
 # %% ../../nbs/learning/16_runs.ipynb #29989dd2
-def resolve(spec: Spec, overrides: str | list[str] = '', place: Workspace | None = None) -> RunConfig:
+def resolve(spec: Spec, overrides: str | list[str] = '', place: Workspace | None = None, asked: list[str] | None = None) -> RunConfig:  # asked: by the environment
     "Configuration of a run on a corpus, with the stage settings of its tables; without one, of a binary task and the papers' profile."
+    words = [*(environment_words() if asked is None else asked), *(shlex.split(overrides) if isinstance(overrides, str) else overrides)]
     corpus = dict(place.made_with(), loss=Task.of(place).loss) if place else {}
     if place and place.sample: corpus['profile'] = 'small'
-    return compose(spec, overrides, corpus=corpus)
+    return compose(spec, words, corpus=corpus)
 
 # %% ../../nbs/learning/16_runs.ipynb #5e7a2d02
 KEYS = {'network': ('augment', 'loss', 'optim', 'training'), 'estimator': ('training.seed',), 'embedding': ('training.seed',)}  # besides what all read
@@ -53,7 +55,7 @@ def run_name(spec: Spec, cfg: RunConfig, place: Workspace | None = None) -> str:
     if cfg.experiment.name: return f'{spec.name}@{cfg.experiment.name}'
     for variant, profile in plain:
         words = f'variant={variant!r} profile={profile} split.n_splits={cfg.split.n_splits}'
-        if run_hash(spec, resolve(spec, words, place)) != run_hash(spec, cfg): continue
+        if run_hash(spec, resolve(spec, words, place, asked=[])) != run_hash(spec, cfg): continue
         apart = '+'.join(n for n in (variant, profile if profile != 'paper' else '') if n)
         return f'{spec.name}@{apart}' if apart else spec.name
     return f'{spec.name}@{run_hash(spec, cfg)[:8]}'

@@ -8,6 +8,7 @@ __all__ = ['LIBRARY', 'Job', 'execute', 'Outcome', 'execute_all', 'to_html']
 # %% ../../nbs/running/02_notebooks.ipynb #e3b8008c
 import json, os, subprocess, sys, time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from fastcore.basics import patch
 
 from ..core.config import canonical_hash
+from ..core.environment import DELETE
 from ..core.workspace import Workspace, project_root
 from ..core.parameters import check_parameters
 from ..core.files import file_sha256, write_json, write_text
@@ -43,6 +45,11 @@ class Job:
         return self.output.with_suffix(f'.{state}.json')
 
     @property
+    def partial(self) -> Path:
+        "The notebook of a job that failed, with its traceback."
+        return self.output.with_suffix('.failed.ipynb')
+
+    @property
     def state(self) -> str:
         "'done', 'failed' or 'not yet', from the markers alone."
         for state in ('done', 'failed'):
@@ -62,29 +69,31 @@ def mark(self: Job, state: str, **facts):
 def execute(job: Job,
             threads: int = 0, # for the notebook's arithmetic; 0: all cores
            ) -> tuple[str, str]: # state, and for a failed one the last line of its error
-    "Execute one job unless it is done; a failed one keeps its partial notebook."
+    "Execute one job unless it is done; a failed one leaves its partial notebook as `*.failed.ipynb`."
     if job.state == 'done': return 'done', 'done before'
     job.output.parent.mkdir(parents=True, exist_ok=True)
-    for state in ('done', 'failed'): job.marker(state).unlink(missing_ok=True)
+    for left in (job.marker('done'), job.marker('failed'), job.partial): left.unlink(missing_ok=True)
     command = [sys.executable, '-m', 'papermill', str(job.notebook), str(job.output), '--cwd', str(project_root()),
                '--autosave-cell-every', '2', '--no-progress-bar', '--log-level', 'WARNING', '-y', json.dumps(job.parameters)]
     start, env = time.time(), dict(os.environ, PYTHONWARNINGS='ignore', MPLBACKEND='module://matplotlib_inline.backend_inline')
+    env.pop(DELETE, None)  # what is removed is removed once, by who starts the jobs
     for k in ('OMP', 'MKL', 'OPENBLAS') if threads else (): env.setdefault(f'{k}_NUM_THREADS', str(threads))  # what the user has set stands
     run = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=env)
     state = 'done' if run.returncode == 0 else 'failed'
     error = '' if state == 'done' else _last_line(run.stderr)
-    _attach(job)
+    if state == 'failed' and job.output.is_file(): job.output.replace(job.partial)
+    _attach(job, job.output if state == 'done' else job.partial)
     job.mark(state, seconds=round(time.time() - start, 1), error=error)
     return state, error
 
-def _attach(job):
+def _attach(job, executed):
     "Keep the executed notebook with the fold's MLflow run, where there is one."
     file = job.folder/'mlflow.json' if job.folder else None
-    if file is None or not file.is_file(): return
+    if file is None or not file.is_file() or not executed.is_file(): return
     from fvc.learning.tracking import MLflowTracker
     place = Workspace.find(job.parameters['data'])
     known = json.loads(file.read_text(encoding='utf-8'))
-    MLflowTracker(place, run_id=known['run_id']).attach(job.output, folder='notebook')
+    MLflowTracker(place, run_id=known['run_id']).attach(executed, folder='notebook')
 
 # %% ../../nbs/running/02_notebooks.ipynb #4a1d4580
 def _last_line(text):
@@ -102,9 +111,10 @@ class Outcome:
     note: str = ''
 
 # %% ../../nbs/running/02_notebooks.ipynb #84f2e349
-def execute_all(jobs: list[Job],
+def execute_all(jobs: list[Job], # or whatever else has `output` and `after`
                 workers: int = 0, # at the same time; 0: one a core
                 name: str = 'notebooks', # in front of the progress bar
+                work: Callable = execute, # does one job on so many threads: state and note
                ) -> list[Outcome]: # in the order of `jobs`
     "Execute jobs in a bounded pool; a failed one does not stop the others."
     from tqdm import tqdm
@@ -116,7 +126,7 @@ def execute_all(jobs: list[Job],
             while waiting or running:
                 for job in _ready(waiting, running, found):
                     waiting.remove(job)
-                    running[pool.submit(execute, job, threads)] = job
+                    running[pool.submit(work, job, threads)] = job
                 ended = wait(running, return_when=FIRST_COMPLETED).done if running else ()
                 for future in ended: found[running.pop(future).output] = future.result()
                 for job in [j for j in waiting if any(found.get(p, ('',))[0] == 'failed' for p in j.after)]:

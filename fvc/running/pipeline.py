@@ -105,7 +105,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 def _pages(jobs, name):
     outcomes = execute_all(jobs, name=name)
     for o in outcomes:
-        if o.state == 'failed': raise RuntimeError(f'{o.job.notebook.name} failed: {o.note} (see {o.job.output})')
+        if o.state == 'failed': raise RuntimeError(f'{o.job.notebook.name} failed: {o.note} (see {o.job.partial})')
     return [str(to_html(t.output)) for t in jobs]
 
 def report(data: str = '') -> list[str]: # paths of HTML pages
@@ -161,6 +161,7 @@ class RunResult:
     leaderboard: list[dict]
     pages: list[str] # paths of HTML reports
     failed: list[str] # notebooks that failed, with the reason
+    lost: list[str] # a sentence for each stage that lost videos
 
 # %% ../../nbs/running/03_pipeline.ipynb #c3db7eaf
 def _is_sample(place):
@@ -210,11 +211,14 @@ def run(source: str | None = None, # folder with archives or videos; `None`: wha
     names, overrides = list(models or MODELS), list(overrides)
     _check_words(names, overrides)
     place = _corpus(source, data, overrides, password_file)
+    lost = []
     for number in (1, 2, 3, 4):
         failures = count_failures(number, place, overrides, run_one_stage(number, place, overrides))
-        if failures.failed: print(failures)
+        if failures.failed:
+            print(failures)
+            lost.append(str(failures))
     outcomes = train_all(names, place, overrides, workers)
     failed = [f'{o.job.output.stem}: {o.note}' for o in outcomes if o.state == 'failed']
     for line in failed: print(f'failed: {line}')
     pages = report(place) + [str(to_html(o.job.output)) for o in outcomes if o.state == 'done' and o.job.parameters['fold'] == 1]
-    return RunResult(leaderboard(place).to_dicts(), pages, failed)
+    return RunResult(leaderboard(place).to_dicts(), pages, failed, lost)

@@ -6,12 +6,13 @@
 __all__ = ['COLUMNS', 'label_type', 'deal_folds', 'judge', 'describe_corpus', 'setup']
 
 # %% ../../nbs/0_setup.ipynb #d5c2d226
-import json, os
+import json, os, shlex
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 import polars as pl
 from ..core.config import canonical_hash, compose
+from ..core.environment import environment_words
 from ..core.workspace import FORMAT, Workspace
 from ..corpus.labels import Asked
 from ..corpus.listing import say_left_out
@@ -216,7 +217,8 @@ def setup(source: str | Path,           # folder with the archives or the videos
     """Set a corpus up: videos in place, the index (CSV and JSON), what is there twice, pairs that look alike, the folds, the description.
 
     Raises `CorpusError`, `ArchiveError`, `ConfigError` or `ValueError`, each before any table is written, `AlreadyRunning` or `DiskFull`."""
-    cfg = compose(None, overrides)
+    typed = shlex.split(overrides) if isinstance(overrides, str) else overrides
+    cfg = compose(None, [*environment_words('split.'), *typed])
     options = cfg.stages.setup
     place = Workspace.find(data, new=True)
     limits = dict(max_ratio=options.max_ratio, max_gigabytes=options.max_gigabytes)

@@ -1,0 +1,17 @@
+#!/bin/bash
+# Stage 2, features: every video, on one node; what is done is skipped.
+# Run from the project's folder, with the environment of fvc active: sbatch scripts/slurm_jobs/slurm_stage2_features.sh
+# Made by "fvc submit scripts": change the site's settings after sbatch, e.g. --partition=a100, or in the profile of "fvc submit".
+#SBATCH --job-name=fvc_stage2
+#SBATCH --partition=gpu
+#SBATCH --array=1
+#SBATCH --cpus-per-task=4
+#SBATCH --mem=64G
+#SBATCH --time=8:00:00
+#SBATCH --signal=B:USR1@120
+#SBATCH --output=logs/stage2/stage2-%j.out
+#SBATCH --error=logs/stage2/stage2-%j.err
+#SBATCH --open-mode=append
+#SBATCH --export=PATH,HOME,USER,LANG,LC_ALL,LD_LIBRARY_PATH,PYTHONPATH,VIRTUAL_ENV,TMPDIR,SLURM_CONF,OMP_NUM_THREADS,MLFLOW_TRACKING_URI,FVC_USE,FVC_WEIGHTS,FVC_DEBUG,FVC_NUM_FRAMES,FVC_N_SPLITS,FVC_USE_TRACKING,FVC_STAGE2_OUTPUT_DIR,FVC_STAGE3_OUTPUT_DIR,FVC_STAGE4_OUTPUT_DIR,FVC_STAGE5_OUTPUT_DIR,FVC_DATA
+#SBATCH --requeue
+exec fvc task stage2-merge "$SLURM_ARRAY_TASK_ID" --part stage2 --gpus 0 -- stage 2 --allow-failures 100%
