@@ -53,6 +53,7 @@ def test_bare_papermill_refuses_a_misspelt_parameter(corpus, tmp_path):
 
 def test_a_fold_leaves_what_a_report_needs(corpus):
     result = run_fold('naive_cnn', 1, str(corpus), SMALL)
+    assert 0 < result.facts['score_ms'] < 10_000 and 0.1 < result.facts['peak_gib'] < 24 and result.facts['seconds'] > 0
     names = {str(p.relative_to(result.folder)) for p in result.folder.rglob('*') if p.is_file()}
     assert {'config.json', 'split.json', 'about.json', 'metadata.json', 'metrics.jsonl', 'predictions.arrow', 'inner_predictions.arrow',
             'model/weights.safetensors', 'model/detector.json',

@@ -7,7 +7,7 @@ __all__ = ['CHANGED', 'make_split', 'FoldRun', 'finished', 'remove_folds', 'laun
            'run_fold']
 
 # %% ../../nbs/running/01_experiment.ipynb #fe299fe2
-import json, os, shlex, shutil, subprocess, sys, time
+import json, os, resource, shlex, shutil, subprocess, sys, time
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -184,7 +184,7 @@ def train(run: FoldRun, m: Material, about: dict) -> FoldResult:
         with tracked(run, about) as tracker:
             start = time.time()
             found = fit(m, run.folder, tracker, **_quiet(run, m))
-            found.facts['seconds'] = round(time.time() - start, 1)
+            found.facts |= dict(seconds=round(time.time() - start, 1), peak_gib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2))
             result = keep(run, m, found, tracker)
             result.save(about)
     except BaseException:
@@ -208,7 +208,7 @@ def _discard(run):
         home = home.parent
 
 # %% ../../nbs/running/01_experiment.ipynb #4111e209
-def read_back(run: FoldRun, m: Material, found: Fit):
+def read_back(run: FoldRun, m: Material, found: Fit) -> float: # milliseconds a row, from the files of the stages to the score
     "Raise ValueError unless the detector in the folder gives the scores that were had before, on up to 32 rows."
     place, rows = run.place, found.val.rows[:32] if found.val.rows.height else m.rows[:32]
     expected = found.val.scores[:32] if found.val.rows.height else found.detector.score(rows)
@@ -216,8 +216,10 @@ def read_back(run: FoldRun, m: Material, found: Fit):
     again = load_detector(run.folder/'model', place, needed, run.spec)
     network = again.members[0].network
     within = 1e-6 if network is None or run.cfg.training.device == 'cpu' or not _cuda() else 1e-3
-    off = float(np.abs(again.score(rows) - expected).max())
+    start = time.perf_counter()
+    off, took = float(np.abs(again.score(rows) - expected).max()), time.perf_counter() - start
     if not off <= within: raise ValueError(f'{run.folder}: the detector that was kept gives other scores than the one that was trained (off by {off:.2g}): this fold is not finished')
+    return 1000 * took / len(rows)
 
 def _cuda():
     import torch
@@ -234,8 +236,8 @@ def keep(run: FoldRun, m: Material, found: Fit, tracker) -> FoldResult:
     for detector in (found.detector, *found.inner_detectors.values()): detector.about |= dict(thresholds=thresholds.tolist(), run=run.name, commit=git_commit(), corpus=run.place.about['data_hash'])
     found.detector.save(folder/'model')
     for j, detector in found.inner_detectors.items(): detector.save(folder/f'inner_{j}')
-    read_back(run, m, found)
-    facts = dict(found.facts, thresholds=thresholds.tolist(), inner={k: float(v) for k, v in inner.items()}, task=m.task.to_dict())
+    took = read_back(run, m, found)
+    facts = dict(found.facts, score_ms=round(took, 1), thresholds=thresholds.tolist(), inner={k: float(v) for k, v in inner.items()}, task=m.task.to_dict())
     if run.unreported: return FoldResult(run.name, run.fold, folder, {}, facts)
     return _report(run, m, found, tracker, thresholds, facts)
 
