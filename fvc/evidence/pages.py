@@ -77,7 +77,7 @@ figure { margin: 1rem 0; } img { display: block; height: auto; background: #ffff
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 15px; overflow-wrap: normal; }
 th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; } th { color: var(--soft); font-weight: 600; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; } td.word { min-width: 5rem; }
-pre { overflow-x: auto; padding: .6rem; background: var(--shade); border-radius: 4px; font-size: 13px; overflow-wrap: normal; } pre.error { color: #d55e00; }
+pre { overflow-x: auto; padding: .6rem; background: var(--shade); border-radius: 4px; font-size: 13px; white-space: pre-wrap; } pre.error { color: #d55e00; }
 details.code { margin: .3rem 0 1rem; color: var(--soft); } summary { cursor: pointer; font-size: 13px; }
 '''
 
