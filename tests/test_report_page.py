@@ -10,7 +10,9 @@ from bs4 import BeautifulSoup
 from fvc.core.files import write_json
 from fvc.core.table import write_table
 from fvc.core.workspace import FORMAT, Workspace
-from fvc.learning.runs import FoldResult, library_hash
+from fvc.evidence.answers import against_metadata, answers, failures, report_facts
+from fvc.evidence.floors import metadata_floor
+from fvc.learning.runs import FoldResult, Run, library_hash
 from fvc.running.notebooks import Job, execute, to_html
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -151,3 +153,29 @@ def test_every_number_of_the_page_is_in_its_twin(reports, name):
     shown = set(re.findall(r'\d\.\d{3}\b', text))
     assert len(shown) > 12 and shown <= known, shown - known
     assert twin['models'][0] == dict(clear='x3d', muddled='svm')[name] and twin['corpus']['events'] == dict(clear=40, muddled=24)[name]
+
+
+def test_a_video_is_told_once_where_it_failed_first(tmp_path):
+    place = workspace(tmp_path / 'work', 8, {}, 0, 'mine', 2)
+    rows = pl.DataFrame(dict(video_id=['lost0', 'v000', 'v000', 'v001'], variant=['original', 'original', 'blur', 'original'], status=['failed', 'failed', 'failed', 'ok'],
+                             reason=['its source failed', 'out of time', 'out of time', None]))
+    write_table(rows, place.table(1))
+    write_table(rows, place.table(3))
+    assert failures(place) == [dict(where='reading the source (stage 0)', what='video', count=2, reason='no frame could be decoded'),
+                               dict(where='making altered copies (stage 1)', what='video', count=1, reason='out of time')]
+
+
+def test_what_cannot_be_compared_says_why(tmp_path):
+    "A run of other folds has no difference to metadata, and the page goes on."
+    place = workspace(tmp_path / 'work', 8, {'svm': (.3, '15 columns')}, 0, 'mine', 0)
+    floor = metadata_floor(place)
+    known = against_metadata(Run(place, 'svm'), floor, 'auc')
+    assert known['reason'] == '' and known['videos'] == 16 and known['low'] <= known['difference'] <= known['high']
+    other = against_metadata(Run(place, 'svm'), floor.with_columns(label=1 - pl.col('label')), 'auc')
+    assert 'disagree on the label' in other['reason'] and other['difference'] is None and other['verdict'] == 'cannot be said'
+
+
+def test_a_corpus_without_a_finished_detector_has_a_report(tmp_path):
+    told = dict(answers(report_facts(workspace(tmp_path / 'work', 8, {}, 0, 'mine', 0), 20)))
+    assert told['Which detector leads?'] == 'No detector has been trained on all folds yet, so none leads.' and told['Is the lead real?'] == 'There is no lead to judge.'
+    assert told['Does it beat what files say about themselves?'].startswith('There is no detector to hold against it')
