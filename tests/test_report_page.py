@@ -152,6 +152,8 @@ def test_every_number_of_the_page_is_in_its_twin(reports, name):
     known = {f'{abs(n):.3f}' for n in numbers(twin)}
     shown = set(re.findall(r'\d\.\d{3}\b', text))
     assert len(shown) > 12 and shown <= known, shown - known
+    shares = {f'{100 * r[key]:.{places}f} %' for r in twin['board'] for key, places in (('acc', 1), ('coverage', 0))}
+    assert set(re.findall(r'[\d.]+ %', text)) <= shares
     assert twin['models'][0] == dict(clear='x3d', muddled='svm')[name] and twin['corpus']['events'] == dict(clear=40, muddled=24)[name]
 
 

@@ -106,7 +106,7 @@ def report_facts(place: Workspace, draws: int = 1000) -> dict:  # draws: of the 
     for d in differences: d['verdict'] = verdict(d['low'], d['high'], 0, ('real', 'reversed', 'not shown'))
     facts = dict(corpus=corpus_facts(place), classes=list(Task.of(place).classes), metric=metric, board=board, models=models,
                  differences=differences, training=runs, failures=failures(place))
-    return finite(json.loads(json.dumps(facts, default=str)))
+    return finite(json.loads(json.dumps(facts)))
 
 # %% ../../nbs/evidence/08_answers.ipynb #e4c885ee
 FEW = 30  # events below which a page warns
