@@ -14,9 +14,8 @@ import polars as pl
 from ..learning.rows import feature_columns, load_rows
 from ..core.config import RunConfig, compose
 from ..core.workspace import Workspace
-from .floors import cross_validate, majority_floor, metadata_floor, permutation_aucs
+from .floors import cross_validate, majority_floor, metadata_floor
 from ..scores.intervals import group_bootstrap, paired_comparison
-from ..scores.plots import plot_cv_fold_comparison, plot_leaderboard, plot_permutations
 from ..core.registry import get, nearest, spec_of
 from ..learning.runs import FoldResult, Run, finished_runs, library_hash
 from ..scores.metrics import group_weights

@@ -24,11 +24,11 @@ from ..core.registry import Spec, spec_of
 from ..core.table import StaleConfiguration, _differences, write_table
 from ..core.workspace import Workspace, project_root
 from ..corpus.splits import Split, cut_inner, guard_split, holdout_split, kfold_split, look_alikes, split_from_file
-from ..evidence.figures import save_fold_figures
+from ..evidence.figures import report_run, save_fold_figures
 from ..learning.checks import check_model
 from ..learning.detector import check_served, load_detector
 from ..learning.fitting import Fit, Material, chosen, distributes, fit, gather, scored_table
-from ..learning.runs import FoldResult, Run, fold_metrics, library_hash, needed_run, resolve, rows_hash, run_hash, run_name, source_of, summarise
+from ..learning.runs import FoldResult, Run, fold_metrics, library_hash, needed_run, resolve, rows_hash, run_hash, run_name, source_of
 from ..learning.tracking import ExperimentTracker, MLflowTracker, git_commit
 from ..scores.intervals import permuted_folds
 from ..scores.tasks import Task
@@ -191,7 +191,7 @@ def train(run: FoldRun, m: Material, about: dict) -> FoldResult:
         if not begun and not any(run.folder.rglob('epoch_*')) and not (run.folder/'mlflow.json').is_file(): _discard(run)
         raise
     for left in run.folder.glob('checkpoints*'): shutil.rmtree(left)
-    if not run.unreported: summarise(Run(run.place, run.name))
+    if not run.unreported: report_run(Run(run.place, run.name))
     return result
 
 def _quiet(run, m):
