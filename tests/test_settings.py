@@ -17,7 +17,7 @@ import torch
 from conftest import write_clip
 from fvc.corpus import sources
 from fvc.engine import per_video as stage
-from fvc.running import experiment
+from fvc.running import experiment, recording
 from fvc.learning import fitting
 from fvc.learning.clips import ClipInput
 from fvc.learning.detector import Detector, Member, build
@@ -213,7 +213,7 @@ def device(place, words):
 
 @observes('split.n_splits=2', experiment__mlflow='false')
 def tracked(place, words):
-    with patch.object(experiment, 'MLflowTracker', stop('MLflow')), patch.dict(fitting.FITS, estimator=stop('fit')):
+    with patch.object(recording, 'MLflowTracker', stop('MLflow')), patch.dict(fitting.FITS, estimator=stop('fit')):
         with pytest.raises(Reached) as e:
             run_fold('logistic_regression', 1, str(place), f'{words} experiment.name=tracked{words.count("false")}')
         return e.value.args[0]
