@@ -13,7 +13,8 @@ import pytest
 from conftest import ROOT
 from fvc.learning import fitting
 from fvc.learning.rows import KEY, feature_columns, load_rows
-from fvc.running import experiment, pipeline, recording
+from fvc.learning import recording
+from fvc.running import experiment, pipeline
 from fvc.running.experiment import make_split, run_fold
 from fvc.learning.estimators import load_estimator
 from fvc.learning.fitting import Fit, Scored, fit_estimator

@@ -17,7 +17,8 @@ import torch
 from conftest import write_clip
 from fvc.corpus import sources
 from fvc.engine import per_video as stage
-from fvc.running import experiment, recording
+from fvc.learning import recording
+from fvc.running import experiment
 from fvc.learning import fitting
 from fvc.learning.clips import ClipInput
 from fvc.learning.detector import Detector, Member, build

@@ -31,7 +31,7 @@ from ..learning.training import precision_of
 from ..scores.intervals import permuted_folds
 from ..scores.metrics import group_weights
 from ..scores.tasks import Task
-from .recording import tracked
+from ..learning.recording import tracked
 
 # %% ../../nbs/running/01_experiment.ipynb #34e8f4f8
 def make_split(cfg: RunConfig, place: Workspace, fold: int,
