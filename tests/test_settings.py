@@ -161,6 +161,12 @@ def dealt(place, words):
     return deal_folds(index, None, compose(None, words).split)['fold'].to_list()
 
 
+@observes('split.n_splits=2', data__min_rows=3000)
+def enough(place, words):
+    cfg = compose('logistic_regression', words, corpus=place.made_with())
+    return refusal(lambda: gather(spec_of('logistic_regression'), cfg, place, make_split(cfg, place, 1)).rows.height)
+
+
 @observes(data__permuted=0)
 def labels(place, words):
     with tempfile.TemporaryDirectory() as folder:

@@ -54,6 +54,7 @@ def gather(spec: Spec, cfg: RunConfig, place: Workspace, split: Split, runs: lis
     rows = rows.filter(pl.col('video_id').is_in([*split.train, *split.val]))  # nobody reads a test part
     return Material(spec, cfg, place, Task.of(place), split, rows, list(runs))
 
+# %% ../../nbs/learning/18_fitting.ipynb #8c638a3c
 def file_settings(cfg: RunConfig, stages: list[int]) -> dict[str, dict]: # stage number (as text) -> its settings
     "Stage settings of a run's tables: what a new file must be looked at with."
     parts = {2: cfg.stages.features, 3: cfg.stages.scaling, 4: cfg.stages.scaled_features}
