@@ -49,7 +49,7 @@ def trained(corpus, monkeypatch, tmp_path):
     def training(network, *given):
         with torch.no_grad(): network.head[-1].bias.fill_(float(len(told)))
         told.append(dict(zip(('train', 'inner', 'optim', 'cfg', 'tracker', 'checkpoints', 'loss', 'about', 'task', 'counts'), given)))
-        return SimpleNamespace(best_epoch=1, epochs=1, halved=[])
+        return SimpleNamespace(fit_result=SimpleNamespace(best_epoch=1, epochs=1, halved=[]))
     seen = []
     monkeypatch.setattr(fitting, 'fit_with_tracking', training)
     monkeypatch.setattr(ClipInput, 'fit', lambda self, rows, cfg, task: seen.append(rows) or {})

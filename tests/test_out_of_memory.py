@@ -58,7 +58,7 @@ def trained(folder, loss=None, epochs=4):
     loader = DataLoader(examples(1, 19), 8, shuffle=True, generator=torch.Generator().manual_seed(2))
     result = fit_with_tracking(net := network(), loader, DataLoader(examples(3, 6), 6), OptimConfig(name='sgd', lr=0.3), TrainConfig(epochs=epochs, patience=0, accumulate=2, device='cpu'),
                                tracker, checkpoints, loss)
-    return net, result, tracker.frame(), checkpoints
+    return net, result.fit_result, tracker.frame(), checkpoints
 
 
 def test_a_run_out_of_memory_ends_with_the_weights_of_one_that_was_not(tmp_path, memory):

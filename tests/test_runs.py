@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 from fvc.learning import fitting
 from fvc.learning.rows import KEY, feature_columns, load_rows
+from fvc.learning import recording
 from fvc.running import experiment, pipeline
 from fvc.running.experiment import make_split, run_fold
 from fvc.learning.estimators import load_estimator
@@ -251,11 +252,11 @@ def test_a_failed_fold_is_marked_so_and_taken_up_again(corpus, monkeypatch):
     assert (run.data.tags['fold'], run.data.tags['model_type'], run.data.tags['run']) == ('2', 'logistic_regression', 'logistic_regression@fails')
     assert run.data.tags['data_hash'] == json.loads((corpus / 'corpus.json').read_text())['data_hash']
     assert run.data.metrics['val_auc'] == result.metrics['val_auc'] and set(result.predictions['fold']) == {2}
-    assert {f.path for f in client.list_artifacts(run_id)} == {'model', 'plots'}
+    assert {f.path for f in client.list_artifacts(run_id)} == {'models', 'plots'}
 
 
 def test_without_mlflow_nothing_of_it_is_written(corpus, monkeypatch):
-    monkeypatch.setattr(experiment, 'MLflowTracker', None)
+    monkeypatch.setattr(recording, 'MLflowTracker', None)
     result = run_fold('logistic_regression', 1, str(corpus), f'{PLAIN} experiment.name=quiet')
     assert not (result.folder / 'mlflow.json').exists()
 

@@ -17,6 +17,7 @@ import torch
 from conftest import write_clip
 from fvc.corpus import sources
 from fvc.engine import per_video as stage
+from fvc.learning import recording
 from fvc.running import experiment
 from fvc.learning import fitting
 from fvc.learning.clips import ClipInput
@@ -160,6 +161,12 @@ def dealt(place, words):
     return deal_folds(index, None, compose(None, words).split)['fold'].to_list()
 
 
+@observes('split.n_splits=2', data__min_rows=3000)
+def enough(place, words):
+    cfg = compose('logistic_regression', words, corpus=place.made_with())
+    return refusal(lambda: gather(spec_of('logistic_regression'), cfg, place, make_split(cfg, place, 1)).rows.height)
+
+
 @observes(data__permuted=0)
 def labels(place, words):
     with tempfile.TemporaryDirectory() as folder:
@@ -213,7 +220,7 @@ def device(place, words):
 
 @observes('split.n_splits=2', experiment__mlflow='false')
 def tracked(place, words):
-    with patch.object(experiment, 'MLflowTracker', stop('MLflow')), patch.dict(fitting.FITS, estimator=stop('fit')):
+    with patch.object(recording, 'MLflowTracker', stop('MLflow')), patch.dict(fitting.FITS, estimator=stop('fit')):
         with pytest.raises(Reached) as e:
             run_fold('logistic_regression', 1, str(place), f'{words} experiment.name=tracked{words.count("false")}')
         return e.value.args[0]

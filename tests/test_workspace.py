@@ -129,7 +129,7 @@ def test_stages_write_where_the_environment_says(place, tmp_path, monkeypatch):
     assert examples[0][0]['clip'].shape == (3, 2, 32, 32)
     result = run_fold('logistic_regression', 1, place, TABLE)
     assert result.folder == tmp_path / 'disk' / 'models' / 'logistic_regression@two' / 'fold_1' and place.runs() == ['logistic_regression@two']
-    assert not (place.root / 'stage5').exists() and MLflowTracker(place, run_id=known(result)).artifacts('model')
+    assert not (place.root / 'stage5').exists() and MLflowTracker(place, run_id=known(result)).artifacts('models')
 
 
 def known(result):

@@ -4,14 +4,12 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'INNER', 'LeakageError', 'guard', 'look_alikes', 'Split', 'select_rows', 'fit_rows', 'guard_split',
-           'cut_inner', 'kfold_split', 'holdout_split', 'read_parts', 'refuse_unknown', 'split_from_file',
-           'filter_existing_videos', 'cut_folds', 'extend_folds', 'split_by_share', 'stratified_kfold',
-           'train_val_test_split']
+           'cut_inner', 'kfold_split', 'holdout_split', 'read_parts', 'refuse_unknown', 'split_from_file', 'cut_folds',
+           'extend_folds', 'split_by_share', 'stratified_kfold', 'train_val_test_split']
 
 # %% ../../nbs/corpus/05_splits.ipynb #04c87799
 import difflib
 import json
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -284,17 +282,3 @@ def within(
     inside = _with_inner(inside, rows, lambda marks, groups, seed: stratified_kfold(marks, groups, k, [*seed, k]))
     guard_split(rows, inside)
     return inside
-
-# %% ../../nbs/corpus/05_splits.ipynb #940a6bf4
-def filter_existing_videos(
-    df: pl.DataFrame,       # rows with a column `path`, relative to the workspace
-    place: Workspace,       # that the paths start from
-) -> pl.DataFrame:          # rows whose file is there and not empty, in order
-    "Rows whose video file exists; a warning names how many are left out and the first of them."
-    if 'path' not in df.columns: raise ValueError(f'the table has no column path; it has {df.columns}.')
-    files = [None if path is None else place.file(path) for path in df['path']]
-    there = pl.Series([bool(file and file.is_file() and file.stat().st_size) for file in files], dtype=pl.Boolean)
-    if gone := [str(path) for path, good in zip(df['path'], there) if not good]:
-        text = f'{len(gone)} of {len(df)} video files are missing in {place}; the first is {gone[0]}.'
-        warnings.warn(text, stacklevel=2)
-    return df.filter(there)

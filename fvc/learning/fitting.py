@@ -50,9 +50,12 @@ def gather(spec: Spec, cfg: RunConfig, place: Workspace, split: Split, runs: lis
     rows = join_inputs(inputs, place, cfg, fold=split.fold, runs=list(runs))
     where = f'{place} ({", ".join(f"stage {s}" for s in all_stages(inputs, cfg)) or ", ".join(spec.inputs)})'
     rows = limit_variants(labelled(rows, place, where, cfg.data.permuted), cfg.data.variants)
+    if cfg.data.min_rows is not None and rows.height < cfg.data.min_rows:
+        raise ValueError(f'{where} has {rows.height} rows for {spec.name}, data.min_rows={cfg.data.min_rows} asks for more: add videos or copies, or lower it')
     rows = rows.filter(pl.col('video_id').is_in([*split.train, *split.val]))  # nobody reads a test part
     return Material(spec, cfg, place, Task.of(place), split, rows, list(runs))
 
+# %% ../../nbs/learning/18_fitting.ipynb #8c638a3c
 def file_settings(cfg: RunConfig, stages: list[int]) -> dict[str, dict]: # stage number (as text) -> its settings
     "Stage settings of a run's tables: what a new file must be looked at with."
     parts = {2: cfg.stages.features, 3: cfg.stages.scaling, 4: cfg.stages.scaled_features}
@@ -147,7 +150,7 @@ def _train(m, j, folder, tracker):
                for rows, train in ((trained, True), (held, False))]
     loss = get(options.pop('name'), kind='loss', **options)
     counts = m.task.class_counts(m.task.labels(trained['label']))
-    result = fit_with_tracking(network, *loaders, m.cfg.optim, m.cfg.training, tracker, CheckpointManager(folder), loss, about, m.task, counts)
+    result = fit_with_tracking(network, *loaders, m.cfg.optim, m.cfg.training, tracker, CheckpointManager(folder), loss, about, m.task, counts).fit_result
     detector = Detector(m.spec, m.cfg, m.task, [Member(network)], fitted, place=m.place)
     return detector, held, dict(training_rows=trained.height, best_epoch=result.best_epoch, epochs=result.epochs), result.halved
 

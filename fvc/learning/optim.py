@@ -59,19 +59,27 @@ def learning_rates(optimizer: Optimizer) -> dict[str, float]:  # {'lr_backbone':
 class EarlyStopping:
     "Remember the best epoch of an inner validation, and say when waiting for a better one has lasted long enough."
     def __init__(self,
-                 monitor: str = 'inner_loss',  # metric that decides; losses fall, others rise
+                 monitor: str = '',  # metric that decides; '': inner_loss, or inner_auc with mode='max'
                  patience: int = 5,  # epochs without improvement before stopping; 0: never stop
+                 mode: str = '',  # 'min' or 'max': which values are better; '': losses fall, others rise
                  ):
-        self.monitor, self.patience = monitor, patience
+        if mode not in ('', 'min', 'max'): raise ValueError(f'mode={mode}: choose min or max')
+        self.monitor, self.patience = monitor or ('inner_auc' if mode == 'max' else 'inner_loss'), patience
+        self.falls = lower_is_better(self.monitor) if not mode else mode == 'min'
         self.best_epoch, self.last_epoch, self.best = 0, 0, {}
 
-    def update(self, metrics: dict[str, float], epoch: int) -> bool:  # whether this epoch is the best so far
+    def update(self,
+               metrics: dict[str, float] | float,  # of the epoch; a number is the value of the metric that decides
+               epoch: int | None = None,  # None: the next one
+               ) -> bool:  # whether this epoch is the best so far
         "Take in an epoch; raises `ValueError` when the metric is absent or undefined."
+        if not isinstance(metrics, dict): metrics = {self.monitor: float(metrics)}
+        if epoch is None: epoch = self.last_epoch + 1
         value = metrics.get(self.monitor, math.nan)
         if math.isnan(value):
             raise ValueError(f'training.monitor={self.monitor} is undefined in epoch {epoch} (one class only in the inner '
                              f'validation?): monitor inner_loss; there are {", ".join(metrics)}')
-        sign, self.last_epoch = (-1 if lower_is_better(self.monitor) else 1), epoch
+        sign, self.last_epoch = (-1 if self.falls else 1), epoch
         better = not self.best or sign * value > sign * self.best[self.monitor]
         if better: self.best_epoch, self.best = epoch, dict(metrics)
         return better

@@ -10,6 +10,7 @@ __all__ = ['KEYS', 'COMMON', 'METRICS', 'resolve', 'run_hash', 'run_name', 'sour
 # %% ../../nbs/learning/16_runs.ipynb #7cc2bd5b
 import ast, importlib, inspect, json, shlex, sys
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 import numpy as np
 import polars as pl
@@ -141,9 +142,10 @@ class FoldResult:
         metrics = {k: np.nan if v is None else v for k, v in saved['metrics'].items()}
         return cls(saved['run'], saved['fold'], folder, metrics, saved['facts'])
 
-    def save(self, about: dict):  # what it was made from
+    def save(self, about: dict, run_id: str):  # what it was made from; the id that its metrics carry
         "Write `metadata.json`: the fold is finished from now on."
-        write_json(self.folder/'metadata.json', finite(dict(run=self.run, fold=self.fold, metrics=self.metrics, facts=self.facts, about=about)))
+        stamp = datetime.now(timezone.utc).isoformat(timespec='seconds')
+        write_json(self.folder/'metadata.json', finite(dict(run=self.run, fold=self.fold, run_id=run_id, timestamp=stamp, metrics=self.metrics, facts=self.facts, about=about)))
 
 # %% ../../nbs/learning/16_runs.ipynb #ffbf75c9
 def finite(value):

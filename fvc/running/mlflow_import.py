@@ -11,11 +11,11 @@ from pathlib import Path
 
 import polars as pl
 
-from ..core.config import flattened
 from ..core.files import locked, write_json
 from ..core.workspace import Workspace
 from ..learning.runs import FoldResult, Run, finished_runs
-from ..learning.tracking import ExperimentTracker, MLflowTracker
+from ..learning.recording import fold_in_mlflow
+from ..learning.tracking import ExperimentTracker
 from .model_training import ANY_MODEL, notebook_of
 
 # %% ../../nbs/running/15_mlflow_import.ipynb #cf04c804
@@ -28,8 +28,7 @@ def executed_notebook(place: Workspace, run: Run, fold: int) -> Path:
 def _begin(place, run, fold):
     "A run in MLflow, with what the fold says of itself."
     about = json.loads((fold.folder/'model'/'detector.json').read_text(encoding='utf-8'))['about']
-    tags = dict(fold=fold.fold, model_type=run.model, git_commit=about['commit'], data_hash=about['corpus'], run=run.name)
-    return MLflowTracker(place, run_name=f'{run.name}/fold_{fold.fold}', params={k: str(v) for k, v in flattened(fold.config)}, tags=tags)
+    return fold_in_mlflow(place, run.name, fold.fold, run.model, fold.config, about['commit'], about['corpus'])
 
 # %% ../../nbs/running/15_mlflow_import.ipynb #205647f6
 def import_fold(place: Workspace, run: Run, fold: FoldResult) -> bool: # False: it was there

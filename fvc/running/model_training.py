@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['ANY_MODEL', 'notebook_of', 'training_jobs', 'needed_names', 'available_folds', 'parse_folds', 'delete_existing',
-           'stage5_train_models']
+           'train_folds', 'stage5_train_models']
 
 # %% ../../nbs/5_model_training.ipynb #3113421c
-import json, shlex
-from contextlib import ExitStack
+import json, os, shlex
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import polars as pl
 
-from ..core.workspace import Workspace, project_root
+from ..core.table import table_metadata
+from ..core.workspace import ELSEWHERE, STAGES, Workspace, project_root
 from .experiment import make_split, remove_folds
 from ..core.config import canonical_hash, compose
 from ..core.environment import deletes_existing
@@ -117,15 +118,88 @@ def delete_existing(jobs: list[Job]):
         for job in jobs: job.marker('done').unlink(missing_ok=True)
 
 # %% ../../nbs/5_model_training.ipynb #965723da
-def stage5_train_models(models: list[str], # names
-                        folds: list[int] | None = None, # default: all
-                        data: str = '', # the workspace
-                        overrides: str | list[str] = '',
-                        workers: int = 0, # runs at the same time; 0: one a core
-                       ) -> list[Outcome]:
+def train_folds(models: list[str], # names
+                folds: list[int] | None = None, # default: all
+                data: str = '', # the workspace
+                overrides: str | list[str] = '',
+                workers: int = 0, # runs at the same time; 0: one a core
+               ) -> list[Outcome]:
     "Execute every model's notebook on every fold; what is done is skipped."
     jobs = training_jobs(models, folds or list(range(1, available_folds(data) + 1)), data, overrides)
     if deletes_existing(): delete_existing(jobs)
+    for job in jobs:
+        if 'experiment.again=true' in shlex.split(job.parameters['overrides']): job.marker('done').unlink(missing_ok=True)
     before = sum(t.state == 'done' for t in jobs)
     print(f'stage 5: {len(jobs)} runs, {before} done before, {len(jobs) - before} to do')
     return execute_all(jobs, workers, 'stage 5')
+
+# %% ../../nbs/5_model_training.ipynb #a15ca131
+def _workspace_of(tables): # stage -> its table
+    "Workspace whose scaled videos are named, and the settings that the tables named were made with; raises FileNotFoundError or ValueError."
+    for n, file in tables.items():
+        if not file.is_file(): raise FileNotFoundError(f'Metadata file not found: {file}; run "fvc stage {n}" first, or name the table that is there')
+    if tables[3].parent.name != STAGES[3][0]: raise ValueError(f'scaled_metadata_path={tables[3]}: the workspace is the folder that holds {STAGES[3][0]}/, name a table in there')
+    settings = {}
+    for file in tables.values(): settings |= table_metadata(file).get('settings') or {}
+    return Workspace(tables[3].parents[1]).require(), [f'stages.{k}={json.dumps(v)}' for k, v in settings.items()]
+
+@contextmanager
+def _folders(place, folders): # stage -> folder
+    "Environment in which stages have the folders named, where these are not the workspace's own."
+    wanted = {ELSEWHERE[n]: str(folder) for n, folder in folders.items() if folder != place.folder(n)}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try: yield
+    finally:
+        for name, value in before.items():
+            if value is None: del os.environ[name]
+            else: os.environ[name] = value
+
+# %% ../../nbs/5_model_training.ipynb #a15ca132
+def _train_documented(model_types, place, words, train_ensemble, anew):
+    "Models on all folds, and the ensemble of them."
+    folds = list(range(1, available_folds(place) + 1))
+    inner = ['training.inner_folds=2'] if train_ensemble else []  # as an ensemble wants of its networks
+    jobs = training_jobs(model_types, folds, place, [*words, *inner])
+    if anew: delete_existing(jobs)
+    outcomes = train_folds(model_types, folds, place, [*words, *inner])
+    if not train_ensemble: return outcomes
+    members = f'model.members={json.dumps(list(dict.fromkeys(job.folder.parent.name for job in jobs)))}'
+    if anew: delete_existing(training_jobs(['ensemble'], folds, place, [*words, members]))
+    return outcomes + train_folds(['ensemble'], folds, place, [*words, members])
+
+# %% ../../nbs/5_model_training.ipynb #a15ca133
+def stage5_train_models(
+    project_root: str | Path, # where relative paths start
+    scaled_metadata_path: str | Path, # stage 3's table; the workspace is the folder that holds its folder
+    model_types: list[str], # names
+    features_stage2_path: str | Path = '', # stage 2's table; '': the workspace's
+    features_stage4_path: str | Path = '', # stage 4's table; '': the workspace's
+    n_splits: int = 5, # as the folds of the corpus were cut
+    num_frames: int | None = None, # frames per clip; None: each model's own
+    output_dir: str | Path = '', # where runs go; '': into the workspace
+    use_tracking: bool = True, # with `use_mlflow`: whether MLflow is written to; a fold's own metrics always are
+    use_mlflow: bool = True,
+    train_ensemble: bool = False, # then the ensemble of these models too
+    delete_existing: bool = False, # remove these runs' folds first
+    resume: bool = True, # skip what is finished; else train it anew
+) -> list[Outcome]: # one a model and fold
+    "Training of models on all folds, from paths of tables: `train_folds` for those who name files instead of a workspace."
+    root = Path(project_root).expanduser().resolve()
+    named = {3: scaled_metadata_path, 2: features_stage2_path, 4: features_stage4_path}
+    tables = {n: (root/path).resolve() for n, path in named.items() if path}
+    place, words = _workspace_of(tables)
+    if (found := available_folds(place)) != n_splits:
+        raise ValueError(f'n_splits={n_splits}, but the folds of {place} were cut as {found}: pass n_splits={found}, or cut them anew with '
+                         f'"fvc setup --data {place} split.n_splits={n_splits} stages.setup.recut=true"')
+    words.append(f'split.n_splits={n_splits}')
+    if num_frames is not None: words.append(f'data.frames={num_frames}')
+    if not (use_tracking and use_mlflow): words.append('experiment.mlflow=false')
+    if not resume: words.append('experiment.again=true')
+    folders = {n: table.parent for n, table in tables.items()} | ({5: (root/output_dir).resolve()} if output_dir else {})
+    with _folders(place, folders):
+        for n, table in tables.items():
+            wanted = place.table(n, compose(None, [w for w in words if w.startswith('stages.')]))
+            if wanted != table:
+                raise ValueError(f'{table} was made with other settings than the other tables: with theirs it is {wanted.name}')
+        return _train_documented(model_types, place, words, train_ensemble, delete_existing)

@@ -150,10 +150,10 @@ def train(models: list[str], # names
           folds: str = '', # '', '2', '1-5' or '1,3'
           data: str = '', overrides: list[str] = (), workers: int = 0,
           final: bool = False): # on all labelled videos, instead of folds
-    "Stage 5 for the folds named; see `stage5_train_models`."
-    from fvc.running.model_training import available_folds, parse_folds, stage5_train_models
+    "Stage 5 for the folds named; see `train_folds`."
+    from fvc.running.model_training import available_folds, parse_folds, train_folds
     _check_words(models, overrides)
-    return stage5_train_models(models, [0] if final else parse_folds(folds, available_folds(data)), data, overrides, workers)
+    return train_folds(models, [0] if final else parse_folds(folds, available_folds(data)), data, overrides, workers)
 
 @dataclass
 class RunResult:
@@ -187,8 +187,8 @@ def train_all(models: list[str], # names
               data: str, overrides: list[str] = (), workers: int = 0): # -> outcomes
     "All models on all folds, and as a floor the first network among them once more, on permuted labels."
     from fvc.learning.fitting import distributes
-    from fvc.running.model_training import stage5_train_models
-    outcomes = stage5_train_models(models, None, data, overrides, workers)
+    from fvc.running.model_training import train_folds
+    outcomes = train_folds(models, None, data, overrides, workers)
     network = next((m for m in models if distributes(typed_run(m)[0])), None)
     if network is None: return outcomes
     try: permuted_folds(Workspace.find(data).read_folds())
@@ -196,7 +196,7 @@ def train_all(models: list[str], # names
         print(f'no floor of permuted labels: {e}')
         return outcomes
     print(f'floor: {network} on permuted labels')
-    return outcomes + stage5_train_models([network], None, data, [*overrides, 'data.permuted=0', 'experiment.name=permuted'], workers)
+    return outcomes + train_folds([network], None, data, [*overrides, 'data.permuted=0', 'experiment.name=permuted'], workers)
 
 # %% ../../nbs/running/03_pipeline.ipynb #b9e44dc6
 def run(source: str | None = None, # folder with archives or videos; `None`: what is indexed, else the built-in sample
