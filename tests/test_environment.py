@@ -54,7 +54,7 @@ def test_what_is_named_is_removed_once_and_what_is_not_stays(corpus, monkeypatch
     assert (mine / 'fold_1').is_dir()
     capsys.readouterr()
     outcomes = train(['logistic_regression'], '2', str(corpus), ['experiment.name=mine'])
-    assert f'removed, as FVC_DELETE_EXISTING asks: {mine / "fold_2"}' in capsys.readouterr().out
+    assert f'removed, as it was asked for: {mine / "fold_2"}' in capsys.readouterr().out
     now = {k: (mine / f'fold_{k}' / 'metadata.json').stat().st_mtime_ns for k in (1, 2)}
     assert [o.note for o in outcomes] == [''] and now[1] == times[1] and now[2] > times[2]
 
