@@ -1,5 +1,6 @@
 """A finished run is asked about files: a score and what speaks against it, or a reason, for each."""
 import json
+import re
 import shutil
 
 import av
@@ -101,7 +102,8 @@ def test_the_command(trained, strange, tmp_path, capsys):
     assert code == 3 and set(lines) == {'noise.mp4', 'strange.mkv', 'gone.mp4'}
     assert lines['strange.mkv']['score'] is not None and lines['noise.mp4']['reason'] and 'No such file' in lines['gone.mp4']['reason']
     assert main(['predict', str(strange), '--model', 'logistic_regression', '--data', str(trained)]) == 0
-    assert 'strange.mkv' in capsys.readouterr().out
+    said = capsys.readouterr().out.strip().splitlines()[-1]
+    assert re.fullmatch(rf'0\.\d{{3}} (real|fake)     {re.escape(str(strange))} \(longer side 640 px.*\)', said), said
     for words, why in ((['--model', 'logistic_regresion'], "did you mean 'logistic_regression'"), (['--model', 'logistic_regression/two'], 'write RUN, RUN/fold_2'),
                        (['--model', 'logistic_regression/fold_9'], 'fold_9')):
         assert main(['predict', str(strange), *words, '--data', str(trained)]) == 2

@@ -142,7 +142,7 @@ class FoldResult:
         metrics = {k: np.nan if v is None else v for k, v in saved['metrics'].items()}
         return cls(saved['run'], saved['fold'], folder, metrics, saved['facts'])
 
-    def save(self, about: dict, run_id: str):  # what it was made from; the id that its metrics carry
+    def save(self, about: dict, run_id: str = ''):  # what it was made from; the id that its metrics carry
         "Write `metadata.json`: the fold is finished from now on."
         stamp = datetime.now(timezone.utc).isoformat(timespec='seconds')
         write_json(self.folder/'metadata.json', finite(dict(run=self.run, fold=self.fold, run_id=run_id, timestamp=stamp, metrics=self.metrics, facts=self.facts, about=about)))

@@ -76,12 +76,18 @@ def _new(a):
     made = new_model(a.name, a.like)
     print(f'{made}: change the cells marked CHANGE, then nbdev_export, and fvc train {a.name}')
 
+def _answer(row):
+    "One file's line: score, decision, file, and what is to be said of it."
+    scores = [] if row['score'] is None else row['score'] if isinstance(row['score'], list) else [row['score']]
+    said = row['reason'] or row['warning']
+    return f"{' '.join(f'{s:.3f}' for s in scores) or '-':5} {row['decision'] or 'no score':8} {row['path']}" + (f' ({said})' if said else '')
+
 def _predict(a):
     from fvc.running.predict import predict
     files, words = sort_words(a.files)
     table = predict(files, a.model, a.data, a.all_folds, words)
-    lines = table.to_dicts()
-    print_rows(lines if a.json else [dict(file=os.path.relpath(r['path']), score=r['score'], decision=r['decision'], note=r['reason'] or r['warning']) for r in lines], a)
+    if a.json: print_rows(table.to_dicts(), a)
+    for row in table.iter_rows(named=True) if not a.json else (): print(_answer(row))
     return 3 if table['reason'].count() else 0
 
 def _compare(a):
