@@ -181,3 +181,21 @@ def test_a_corpus_without_a_finished_detector_has_a_report(tmp_path):
     told = dict(answers(report_facts(workspace(tmp_path / 'work', 8, {}, 0, 'mine', 0), 20)))
     assert told['Which detector leads?'] == 'No detector has been trained on all folds yet, so none leads.' and told['Is the lead real?'] == 'There is no lead to judge.'
     assert told['Does it beat what files say about themselves?'].startswith('There is no detector to hold against it')
+
+
+def test_the_facts_are_those_of_the_corpus_and_of_its_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = workspace(tmp_path / 'work', 40, {'x3d': (.6, '16 frames of 224 px'), 'svm': (.03, '15 columns of stage 2')}, 0, 'mine', 2)
+    write_json(place.reports / 'svm_fold_1.failed.json', dict(error='MemoryError: 3 GB were not to be had'))
+    facts = report_facts(place, 50)
+    board = {r['run']: r for r in facts['board']}
+    assert (facts['corpus']['events'], facts['corpus']['labelled'], facts['corpus']['counts'], facts['corpus']['folds']) == (40, 80, dict(real=40, fake=40), 2)
+    assert facts['models'] == ['x3d', 'svm'] and board['naive_cnn@half']['value'] == 1
+    assert (board['x3d']['chance'], board['svm']['chance']) == ('better than chance', 'not distinguishable from chance')
+    assert board['x3d']['metadata']['verdict'] == 'better than metadata' and [d['verdict'] for d in facts['differences']] == ['real']
+    assert facts['training']['x3d']['training_rows'] == [41, 42] and facts['training']['naive_cnn@half']['training_rows'] == []
+    assert [(f['what'], f['count'], f['reason']) for f in facts['failures']] == [
+        ('video', 2, 'no frame could be decoded'), ('training', 1, 'MemoryError: 3 GB were not to be had')]
+    close = report_facts(workspace(tmp_path / 'close', 24, {'x3d': (.1, 'frames'), 'svm': (.14, 'columns')}, 50, 'close', 0), 50)
+    assert [d['verdict'] for d in close['differences']] == ['not shown'] and close['models'] == ['svm', 'x3d']
+    assert next(r for r in close['board'] if r['run'] == 'svm')['metadata']['verdict'] == 'worse than metadata'
