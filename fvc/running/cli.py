@@ -38,7 +38,7 @@ def _stage_words(a):
         value = getattr(a, name)
         if value is None: continue
         option = f'--{name.replace("_", "-")} {value}'
-        if a.number not in keys: raise ValueError(f'fvc stage {a.number} {option}: this stage has no such setting, stage {" and ".join(map(str, keys))} has')
+        if a.number not in keys: raise ValueError(f'fvc stage {a.number} {option}: this stage has no such setting, stages {" and ".join(map(str, keys))} have')
         words.append(f'stages.{keys[a.number]}={value}')
     return words
 
