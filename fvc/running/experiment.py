@@ -24,7 +24,6 @@ from ..core.registry import Spec, spec_of
 from ..core.table import StaleConfiguration, _differences, write_table
 from ..core.workspace import Workspace, project_root
 from ..corpus.splits import Split, cut_inner, guard_split, holdout_split, kfold_split, look_alikes, split_from_file
-from ..evidence.figures import save_fold_figures
 from ..learning.checks import check_model
 from ..learning.detector import check_served, load_detector
 from ..learning.fitting import Fit, Material, chosen, distributes, fit, gather, scored_table
@@ -242,6 +241,7 @@ def keep(run: FoldRun, m: Material, found: Fit, tracker) -> FoldResult:
 # %% ../../nbs/running/01_experiment.ipynb #16f981c7
 def _report(run, m, found, tracker, thresholds, facts):
     "What only a fold that is reported has: outer predictions, metrics, plots."
+    from fvc.evidence.figures import save_fold_figures
     folder = run.folder
     predictions = scored_table(m, found.val.rows, found.val.scores, thresholds, part=pl.lit('val'))
     write_table(predictions, folder/'predictions.arrow', dict(run=run.name, thresholds=thresholds.tolist()))
