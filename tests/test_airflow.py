@@ -60,7 +60,7 @@ def test_the_dag_is_as_documented(airflow):
 import json, sys
 from pathlib import Path
 from airflow.dag_processing.dagbag import DagBag
-bag = DagBag(sys.argv[1], include_examples=False)
+bag = DagBag(sys.argv[1])
 dag = bag.dags['fvc_pipeline']
 print(json.dumps(dict(errors=bag.import_errors, tags=sorted(dag.tags), models=dag.params['models'], form=sorted(dag.params), after={t.task_id: sorted(t.upstream_task_ids) for t in dag.tasks},
                       retry=[(t.retries, t.retry_delay.seconds) for t in dag.tasks], mail=[[m.to for m in t.on_failure_callback] for t in dag.tasks], schedule=dag.schedule)))
