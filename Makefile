@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 
-.PHONY: run all-models test mutants torture lab docs bench setup science clean
+.PHONY: run all-models test mutants torture lab docs bench setup science airflow clean
 
 run: setup  ## sample corpus, stages 0-4, four models on all folds, report
 	$(BIN)/fvc run
@@ -33,6 +33,12 @@ bench: setup  ## speed and memory against the targets; needs Debian's ffmpeg; op
 
 science: setup  ## does the sample measure what it should? thirty corpora, about an hour
 	$(BIN)/python bench/science.py
+
+airflow: setup airflow/.venv/.ready  ## the pipeline under Airflow, on this machine only; in an environment of its own
+	bash airflow/start.sh
+
+airflow/.venv/.ready: airflow/requirements.txt airflow/setup.sh
+	PYTHON="$(PYTHON)" bash airflow/setup.sh
 
 setup: $(VENV)/.ready
 

@@ -18,7 +18,8 @@ from fvc.core.workspace import Workspace
 FVC = Path(sys.executable).with_name('fvc')
 NOT_HERE = slurm.missing()
 WORDS = ['split.n_splits=2', 'stages.augmentation.num_augmentations=2', 'stages.workers=1']
-PLAIN = 'gpus: 0\nmem: 2G\ncpus: 1\ntime: "0:20:00"\ngrace: 60\nshards: 2\nexport: [FVC_GATE]\n'
+TIMED = ['--name', 'timed', *WORDS, 'data.size=32', 'training.epochs=4']
+PLAIN = 'gpus: 0\nmem: 2G\ncpus: 1\ntime: "0:20:00"\ngrace: 300\nshards: 2\nexport: [FVC_GATE]\n'
 GATE = '''#| train
 import os, time
 from pathlib import Path
@@ -109,8 +110,8 @@ def submitted(lab):
     lab.edit('5c_naive_cnn', GATE)
     lab.profile(PLAIN)
     said = [lab.fvc('submit', 'logistic_regression', 'svm', *WORDS, FVC_ARCHIVE_PASSWORD='open sesame', FVC_DELETE_EXISTING='0', FVC_NUM_FRAMES='3')]
-    said.append(lab.fvc('submit', 'logistic_regression', 'svm', *WORDS, FVC_NUM_FRAMES='3'))
-    said.append(lab.fvc('submit', 'naive_cnn', '--name', 'timed', *WORDS, 'data.size=32'))
+    said.append(lab.fvc('submit', 'logistic_regression', 'svm', *WORDS, FVC_NUM_FRAMES='3', FVC_USE_TRACKING='false'))
+    said.append(lab.fvc('submit', 'naive_cnn', *TIMED, FVC_USE_TRACKING='false'))
     return said
 
 
@@ -120,7 +121,7 @@ def test_everything_is_chained_and_submitted_once(lab, submitted):
                                                                     ['fvc_stage2:', 'stage2,', '2', 'tasks'], ['fvc_stage2:', 'stage2-merge,', '1', 'task']]
     assert 'fvc_stage5a: logistic_regression, 2 tasks' in first and 'fvc_stage5b: svm, 2 tasks' in first and 'fvc_stage5_tracking' in first
     assert f'fvc wait --data {lab.data}' in first and 'squeue -u root' in first
-    assert 'svm' not in again.split('watch it')[0] and 'stage1' not in again.split('watch it')[0]  # all of it is at work; what only collects comes after all
+    assert again.startswith('all of it is at work already\nwatch it')
     assert timed.splitlines()[0].split()[1:] == ['fvc_stage5c:', 'naive_cnn@timed,', '2', 'tasks']  # after the stages that are at work already
 
 
@@ -128,7 +129,7 @@ def test_a_time_limit_queues_a_job_again_and_it_goes_on_from_its_last_epoch(lab,
     two_epochs = lambda: all(lab.epochs('naive_cnn@timed', k) == {1, 2} for k in (1, 2))
     eventually(two_epochs, 400, 0.5)
     job = lab.marker('naive_cnn@timed', 1)['job'].partition('_')[0]
-    for k in (1, 2):  # so that its end is near, whatever the machine was busy with before
+    for k in (1, 2):  # so that its end is nearer than the notice that the profile asks for, whatever the machine was busy with before
         minutes = 2 + int(lab.slurm('squeue', '-h', '-j', f'{job}_{k}', '-o', '%M').strip().split(':')[-2])
         lab.slurm('scontrol', 'update', f'JobId={job}_{k}', f'TimeLimit={minutes}')
     requeued = lambda: all(lab.marker('naive_cnn@timed', k).get('state') == 'requeued' for k in (1, 2))
@@ -200,10 +201,10 @@ def test_again_only_what_is_not_done(lab, submitted, conf):
     lab.gate.touch()
     lab.mend('5b_svm')
     lab.profile(PLAIN)
-    said = lab.fvc('submit', 'naive_cnn', 'logistic_regression', '--name', 'timed', *WORDS, 'data.size=32', '--dry-run')
+    said = lab.fvc('submit', 'naive_cnn', 'logistic_regression', *TIMED, '--dry-run')
     assert '#SBATCH --array=2\n' in said and 'naive_cnn@timed: fold 1 done before' in said
     lab.gate.unlink()
-    said = lab.fvc('submit', 'naive_cnn', '--name', 'timed', *WORDS, 'data.size=32') + lab.fvc('submit', 'logistic_regression', 'svm', *WORDS, FVC_NUM_FRAMES='3')
+    said = lab.fvc('submit', 'logistic_regression', 'svm', *WORDS, FVC_NUM_FRAMES='3', FVC_USE_TRACKING='false') + lab.fvc('submit', 'naive_cnn', *TIMED)
     assert 'naive_cnn@timed, 1 task\n' in said and 'logistic_regression: fold 1, 2 done before' in said and 'stage1' not in said.split('watch it')[0]
     eventually(lambda: lab.marker('naive_cnn@timed', 2).get('state') == 'running', 100, 0.2)
     job, node = lab.marker('naive_cnn@timed', 2)['job'], lab.slurm('squeue', '-h', '-j', lab.marker('naive_cnn@timed', 2)['job'], '-o', '%N').strip()
@@ -213,13 +214,30 @@ def test_again_only_what_is_not_done(lab, submitted, conf):
     up = lambda: lab.slurm('sinfo', '-h', '-n', node, '-o', '%T').strip() in ('idle', 'mixed', 'allocated')
     subprocess.run(['scontrol', 'update', f'nodename={node}', 'state=resume'], env=lab.env, capture_output=True)  # it may be back already
     eventually(up, 30)
-    lab.gate.touch()
     for line in lab.slurm('squeue', '-r', '-h', '-t', 'PENDING', '-o', '%F_%K %r').splitlines():  # SLURM waits two minutes otherwise
         if line.endswith('BeginTime'): lab.slurm('scontrol', 'update', f'JobId={line.split()[0]}', 'StartTime=now')
-    lab.fvc('wait', '--every', '0.5', 'naive_cnn@timed', 'svm', 'tracking')
+    lab.fvc('wait', '--every', '0.5', 'svm')
+    lab.gate.touch()  # what records it all comes after it
+    lab.fvc('wait', '--every', '0.5', 'naive_cnn@timed', 'tracking')
     assert lab.marker('naive_cnn@timed', 2)['restarts'] >= 1
     assert set(lab.states()[0].values()) == {'done'}
     assert all((lab.place.run(run) / f'fold_{k}' / 'mlflow.json').is_file() for run in ('naive_cnn@timed', 'svm', 'logistic_regression') for k in (1, 2))
+
+
+def test_who_waits_cancels_when_he_is_ended(lab, submitted, tmp_path, corpus):
+    "TERM to `fvc submit --wait`: its jobs, which are held, leave the queue."
+    other = Lab(tmp_path, corpus)
+    other.env = lab.env
+    other.profile(PLAIN + 'options: ["--hold"]\n')
+    child = subprocess.Popen([FVC, 'submit', 'stage1', '--wait', '--data', other.data, *WORDS], cwd=other.project, env=other.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in child.stdout:
+        if line == 'stage1-merge 1: waiting\n': break
+    waiting = lambda: set(other.states()[0].values())
+    assert waiting() == {'waiting'}
+    child.terminate()
+    said = child.communicate(timeout=60)[0]
+    assert child.returncode == 130 and 'stage1 2: cancelled' in said and 'stage1-merge 1: cancelled' in said, said
+    assert waiting() == {'cancelled'}
 
 
 def test_the_same_here_without_slurm(lab, submitted, tmp_path, corpus):
@@ -229,14 +247,13 @@ def test_the_same_here_without_slurm(lab, submitted, tmp_path, corpus):
     for stage in (2, 4): shutil.copytree(corpus / f'features_stage{stage}', here.data / f'features_stage{stage}')
     for name in ('augmented_videos', 'scaled_videos'): shutil.copytree(corpus / name, here.data / name)
     os.environ.pop('SLURM_CONF', None)
-    said = here.fvc('submit', 'logistic_regression', '--local', '2', 'split.n_splits=2')
-    assert 'logistic_regression 1: done' in said and 'tracking 1: done' in said and 'squeue' not in said
-    states, rows = here.states()
-    assert states == {('logistic_regression', 1): 'done', ('logistic_regression', 2): 'done', ('tracking', 1): 'done'}
-    for k in (1, 2):
-        one, other = (pl.read_ipc(place.run('logistic_regression') / f'fold_{k}' / 'predictions.arrow') for place in (here.place, lab.place))
-        assert one.equals(other)
-    assert 'nothing is left to do' in here.fvc('submit', 'logistic_regression', '--local', '2', 'split.n_splits=2')
+    asked = ['submit', 'logistic_regression', '--folds', '1', '--local', '2', 'split.n_splits=2']
+    said = here.fvc(*asked, FVC_USE_TRACKING='false')
+    assert 'logistic_regression 1: done' in said and 'tracking' not in said and 'squeue' not in said
+    assert here.states()[0] == {('logistic_regression', 1): 'done'}
+    one, other = (pl.read_ipc(place.run('logistic_regression') / 'fold_1' / 'predictions.arrow') for place in (here.place, lab.place))
+    assert one.equals(other)
+    assert 'nothing is left to do' in here.fvc(*asked, FVC_USE_TRACKING='false')
 
 
 def test_what_cannot_be_is_said_in_one_sentence_and_nothing_is_submitted(lab, corpus, tmp_path):

@@ -9,7 +9,9 @@ __all__ = ['ALIASES', 'ALIAS_VALUES', 'RunConfig', 'canonical_hash', 'seed_for',
 
 # %% ../../nbs/core/03_config.ipynb #2497207f
 import dataclasses, hashlib, inspect, json, shlex
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Optional
 
@@ -81,9 +83,9 @@ def _schema(title, function, **fixed):
                      field(default_factory=lambda d=default: d) if isinstance(default, (list, dict)) else field(default=default)))
     return dataclasses.make_dataclass(title, rows)
 
-def _transforms():
+def _transforms(registered):
     "The registered transforms, each with its own options; `p` is the probability, null for never."
-    schemas = {name: _schema(f'{name}Config', f) for name, f in sorted(parts('array').items())}
+    schemas = {name: _schema(f'{name}Config', f) for name, f in registered}
     return dataclasses.make_dataclass('AugmentConfig', [(name, schema, field(default_factory=schema)) for name, schema in schemas.items()])
 
 def _switched(layer):
@@ -115,16 +117,21 @@ def _base(spec, choice):
     "The untouched configuration of a model under one loss, as an OmegaConf tree; Hydra chooses the groups."
     from omegaconf import OmegaConf
     if spec is None: return OmegaConf.structured(RunConfig)  # no group to choose from
+    losses = parts('loss')
+    if choice not in losses: raise ConfigError(f'loss={choice}: unknown loss, {nearest(choice, losses)}')
+    return deepcopy(_composed(spec.name, spec.build, choice, losses[choice], tuple(sorted(parts('array').items()))))
+
+@lru_cache(maxsize=64)
+def _composed(name, build, choice, loss, transforms):
+    "What Hydra composes of all that it depends on; a command asks for the same several times."
     from hydra import compose as hydra_compose, initialize
     from hydra.core.config_store import ConfigStore
     store = ConfigStore.instance()
     store.store(name='base', node=RunConfig)
-    store.store(group='model', name=spec.name, node=_schema('ModelConfig', spec.build))
-    store.store(group='augment', name='transforms', node=_transforms())
-    losses = parts('loss')
-    if choice not in losses: raise ConfigError(f'loss={choice}: unknown loss, {nearest(choice, losses)}')
-    store.store(group='loss', name=choice, node=_schema('LossConfig', losses[choice], name=choice))
-    groups = [{'model': spec.name}, {'augment': 'transforms'}, {'loss': choice}]
+    store.store(group='model', name=name, node=_schema('ModelConfig', build))
+    store.store(group='augment', name='transforms', node=_transforms(transforms))
+    store.store(group='loss', name=choice, node=_schema('LossConfig', loss, name=choice))
+    groups = [{'model': name}, {'augment': 'transforms'}, {'loss': choice}]
     store.store(name='run', node={'defaults': ['base', *groups, '_self_']})
     with initialize(version_base=None, config_path=None): return hydra_compose(config_name='run')
 

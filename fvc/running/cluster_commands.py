@@ -36,6 +36,7 @@ def _add_submit(commands):
     p.add_argument('--shards', type=int, default=0, metavar='N', help="parts of each stage (default: the profile's; 1 with --local)")
     p.add_argument('--allow-failures', default='', metavar='N|P%%', help='stop the chain where more videos, or more of 100, fail in a stage (default: go on)')
     p.add_argument('--local', type=int, default=0, metavar='N', help='without SLURM: the same tasks here, N at a time')
+    p.add_argument('--wait', action='store_true', help='end when all of it has ended, with 1 where something failed; Ctrl-C or TERM cancels it')
     p.add_argument('--dry-run', action='store_true', help='print what would be submitted')
     p.add_argument('--source', metavar='DIR', help='do stage 0 first, here: folder with archives or videos')
     p.add_argument('--password-file', default='', metavar='FILE', help="file whose first line is the archives' password")

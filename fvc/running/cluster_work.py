@@ -14,17 +14,15 @@ from ..core.config import compose
 from ..core.environment import deletes_existing, environment_words
 from ..core.files import write_text
 from ..core.workspace import Workspace, project_root
-from . import pipeline
 from .commands import print_rows, sort_words
-from .doctor import check_ahead, check_gpu, check_imports, check_kernel, check_tables, check_weights
 from .job_list import every_model, plan_work
-from .job_scripts import write_scripts
-from .model_training import available_folds, delete_existing, parse_folds, training_jobs
+from .pipeline import setup_workspace
 from .node_checks import Finding, check_disk
 from .site import Site, read_site, write_site
 from .slurm import call, environment, log_folder, queue
 from .steps import Plan
-from .submission import busy, run_local, shown_plan, submit_plan, task_states
+from .submission import busy, cancel, run_local, shown_plan, submit_plan, task_states
+from .watching import wait_for
 
 # %% ../../nbs/running/19_cluster_work.ipynb #f8d8b835
 def _what(words: list[str], place: Workspace) -> tuple[list[int], list[str], list[str]]: # stages, models, settings
@@ -48,6 +46,7 @@ def make_plan(a: argparse.Namespace, place: Workspace, site: Site) -> Plan:
     if a.name: words = [*words, f'experiment.name="{a.name}"']
     shards = a.shards or (1 if a.local else site.shards)
     if deletes_existing() and models and not a.dry_run:
+        from fvc.running.model_training import available_folds, delete_existing, parse_folds, training_jobs
         jobs = training_jobs(models, parse_folds(a.folds, available_folds(place)), place, words)
         held = {which for which in busy(task_states(place)) if which in {(j.folder.parent.name, j.parameters['fold']) for j in jobs}}
         if held: raise ValueError(f'FVC_DELETE_EXISTING=1, but fold {min(held)[1]} of {min(held)[0]} is at work: fvc cancel {min(held)[0]}, or unset it')
@@ -74,8 +73,10 @@ def do_submit(a: argparse.Namespace):
     if a.words == ['init']:
         write_site(Path(a.profile or place.site))
         return print(f'{a.profile or place.site}: edit it, then "fvc submit --dry-run …" shows what becomes of it')
-    if a.words == ['scripts']: return print('\n'.join(map(str, write_scripts(project_root()/'scripts'/'slurm_jobs'))))
-    if a.source is not None and not a.dry_run: pipeline.setup_workspace(a.source, a.data, sort_words(a.words)[1], a.password_file)
+    if a.words == ['scripts']:
+        from fvc.running.job_scripts import write_scripts
+        return print('\n'.join(map(str, write_scripts(project_root()/'scripts'/'slurm_jobs'))))
+    if a.source is not None and not a.dry_run: setup_workspace(a.source, a.data, sort_words(a.words)[1], a.password_file)
     site = _profile(a, place.require())
     plan = make_plan(a, place, site)
     if not plan.steps: return print('\n'.join([*_said_done(plan), 'nothing is left to do']))
@@ -85,6 +86,15 @@ def do_submit(a: argparse.Namespace):
     lines = [f'{job} {step.job}: {step.name}, {len(step.tasks)} task{"s" * (len(step.tasks) > 1)}' for step, job in given]
     last = next((s for s, _ in reversed(given) if not s.whatever), None)
     _keep([*_said_done(plan), *(lines or ['all of it is at work already']), *watching(place, last.name if last else plan.steps[0].name, False)], plan)
+    return _until_the_end(place, plan) if a.wait else 0
+
+# %% ../../nbs/running/19_cluster_work.ipynb #abcd0019
+def _until_the_end(place, plan):
+    "Wait for all steps of a plan, by whomever they were submitted; cancels them when this process is told to end."
+    try: return wait_for(place, {(step.name, task) for step in plan.steps for task in step.tasks})
+    except KeyboardInterrupt:
+        for step, task in cancel(place, [step.name for step in plan.steps]): print(f'{step} {task}: cancelled', flush=True)
+        raise
 
 def _locally(a, place, plan):
     "All steps on this machine; 1 where one failed."
@@ -117,6 +127,7 @@ def probe(place: Workspace, site: Site, seconds: int = 60) -> Finding:
 
 # %% ../../nbs/running/19_cluster_work.ipynb #b9f09123
 def do_doctor(a: argparse.Namespace):
+    from fvc.running.doctor import check_ahead, check_gpu, check_imports, check_kernel, check_tables, check_weights
     place, (models, words) = Workspace.find(a.data), sort_words(a.words)
     site = _profile(a, place)
     folders = dict(workspace=place.root, scratch=Path(os.environ.get('TMPDIR', '/tmp')), reports=place.reports)

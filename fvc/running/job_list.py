@@ -13,10 +13,6 @@ from ..core.config import RunConfig, compose
 from ..core.registry import all_specs
 from ..core.table import read_table
 from ..core.workspace import CHAIN, Workspace, table_settings
-from ..learning.detector import inputs_of
-from ..learning.inputs import all_stages
-from ..learning.runs import resolve, typed_run
-from .model_training import ANY_MODEL, available_folds, needed_names, parse_folds, training_jobs
 from .pipeline import BEFORE, Failures, stage_words
 from .steps import Plan, Step
 
@@ -77,11 +73,14 @@ class Ahead(Workspace):
 # %% ../../nbs/running/12_job_list.ipynb #d98e93fe
 def _part(job, model):
     "Letter of a model's notebook; the name of a model that has none."
+    from fvc.running.model_training import ANY_MODEL
     stem = job.notebook.name.partition('_')[0]
     return f'stage5_{model}' if job.notebook.name == ANY_MODEL else f'stage{stem}'
 
 def _require(place, run, cfg, named, folds):
     "Raise ValueError where a run stands on another that is neither named nor finished."
+    from fvc.learning.runs import typed_run
+    from fvc.running.model_training import needed_names
     for other in needed_names(typed_run(run.partition('@')[0])[0], cfg, place):
         missing = [k for k in folds if not (place.run(other)/f'fold_{k}'/'metadata.json').is_file()]
         typed = re.sub('@[0-9a-f]{8}$', '', other)  # nobody types a hash
@@ -92,6 +91,10 @@ def model_steps(place: Workspace, models: list[str], words: list[str], folds: st
                 stages: list[int], # that are still to be run
                ) -> tuple[list[Step], dict[str, list[int]]]: # steps with tasks to do; folds of each run that are done
     "Steps of stage 5; a fold that is done stays out, unless a table that it may read is made anew."
+    from fvc.learning.detector import inputs_of
+    from fvc.learning.inputs import all_stages
+    from fvc.learning.runs import resolve, typed_run
+    from fvc.running.model_training import available_folds, parse_folds, training_jobs
     jobs = training_jobs(models, parse_folds(folds, available_folds(place)), place, words)
     by_run, run_of, steps, done = {}, {job.output: job.folder.parent.name for job in jobs}, [], {}
     for job in jobs: by_run.setdefault(job.folder.parent.name, []).append(job)
@@ -116,13 +119,18 @@ def every_model(place: Workspace) -> list[str]:
     from fvc.scores.tasks import Task
     return [spec.name for spec in all_specs() if Task.of(place).kind in spec.serves]
 
+def _read_by(models, words, place):
+    "Stages whose tables models read."
+    from fvc.learning.detector import inputs_of
+    from fvc.learning.inputs import all_stages
+    from fvc.learning.runs import resolve, typed_run
+    specs = [typed_run(name) for name in models]
+    return {stage for spec, own in specs for stage in all_stages(inputs_of(spec), resolve(spec, [*own, *words], place))}
+
 def plan_work(place: Workspace, stages: list[int], # asked for by name: run although their tables are there
               models: list[str], words: list[str], folds: str, shards: int, allowed: str, tracking: bool) -> Plan:
     "Steps for models with all that they need, or for stages alone."
-    needed = set()
-    for name in models:
-        spec, own = typed_run(name)
-        needed |= set(all_stages(inputs_of(spec), resolve(spec, [*own, *words], place)))
+    needed = _read_by(models, words, place) if models else set()
     made_with = [f'{key}={json.dumps(value)}' for key, value in place.made_with().items()]  # as models take it too, where nothing else is typed
     staged = [*made_with, *stage_words(words)]
     first = stages_to_do(place, needed, compose(None, staged))

@@ -42,7 +42,7 @@ def import_fold(place: Workspace, run: Run, fold: FoldResult) -> bool: # False: 
     values = ExperimentTracker(fold.folder).frame().filter(pl.col('value').is_not_null())
     for (epoch,), rows in values.group_by('epoch', maintain_order=True): tracker.log(dict(rows.select('metric', 'value').iter_rows()), step=epoch)
     tracker.attach(fold.folder/'plots', folder='plots')
-    tracker.attach(fold.folder/'model'/'detector.json', folder='model')
+    tracker.attach(fold.folder/'model'/'detector.json', folder='models')
     executed = executed_notebook(place, run, fold.fold)
     if executed.is_file(): tracker.attach(executed, folder='notebook')
     tracker.end()

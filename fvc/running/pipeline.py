@@ -17,7 +17,6 @@ from ..core.registry import all_specs
 from ..core.workspace import Workspace, project_root
 from ..scores.intervals import permuted_folds
 from ..scores.tasks import Task
-from ..learning.runs import typed_run
 from .notebooks import Job, execute_all, to_html
 from ..core.table import read_table
 
@@ -137,6 +136,7 @@ def status(data: str = '') -> list[dict]: # part, rows, ok, failed, excluded, un
 # %% ../../nbs/running/03_pipeline.ipynb #0d5cd140
 def _check_words(models, overrides):
     "Raise what a model's name or a setting has wrong before anything runs."
+    from fvc.learning.runs import typed_run
     for name in models:
         spec, own = typed_run(name)
         compose(spec, [*own, *overrides])
@@ -187,6 +187,7 @@ def train_all(models: list[str], # names
               data: str, overrides: list[str] = (), workers: int = 0): # -> outcomes
     "All models on all folds, and as a floor the first network among them once more, on permuted labels."
     from fvc.learning.fitting import distributes
+    from fvc.learning.runs import typed_run
     from fvc.running.model_training import train_folds
     outcomes = train_folds(models, None, data, overrides, workers)
     network = next((m for m in models if distributes(typed_run(m)[0])), None)

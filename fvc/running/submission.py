@@ -101,7 +101,7 @@ def _first(step, known, at_work, fresh):
 
 def submit_plan(place: Workspace, plan: Plan, site: Site) -> list[tuple[Step, str]]: # steps with the tasks submitted now, and their jobs
     "Submit what is not at work; raises RuntimeError with what sbatch said, and then nothing is submitted."
-    with locked(place.submitted/'.lock', place.submitted):
+    with locked(place.submitted/'.lock', place.submitted, wait=True):
         at_work, known, fresh, given, submission = busy(task_states(place)), read_list(place), {}, [], _now()
         before = known
         try:
@@ -168,14 +168,21 @@ def _ends_with_us(living):
         for signum, handler in before.items(): signal.signal(signum, handler)
 
 # %% ../../nbs/running/13_submission.ipynb #0b584b95
+def _taken(place, plan):
+    "Steps with the tasks that this process takes on; they stand in the list, and what earlier ones said of them is gone."
+    with locked(place.submitted/'.lock', place.submitted, wait=True):
+        at_work, known, submission = busy(task_states(place)), read_list(place), _now()
+        steps = [replace(s, tasks=_left(s, at_work)) for s in plan.steps]
+        for step in steps: known = _added(known, step, step.tasks, f'local-{os.getpid()}', submission)
+        write_json(list_file(place), known)
+        for step in steps:
+            for task in step.tasks: marker(place, step.name, task).unlink(missing_ok=True)
+    return steps
+
 def run_local(place: Workspace, plan: Plan, workers: int) -> dict[tuple[str, int], State]:
     "Do all steps here; what a failed one keeps back is not begun. Ends its tasks when it is ended itself."
-    at_work, known, submission, living = busy(task_states(place)), read_list(place), _now(), set()
-    steps = [replace(s, tasks=_left(s, at_work)) for s in plan.steps]
-    for step in steps: known = _added(known, step, step.tasks, f'local-{os.getpid()}', submission)
-    write_json(list_file(place), known)
+    steps, living = _taken(place, plan), set()
     outputs = {s.name: [marker(place, s.name, k) for k in s.tasks] for s in steps}
-    for output in sum(outputs.values(), []): output.unlink(missing_ok=True)
     tasks = [_Local(s, k, marker(place, s.name, k), tuple(p for name in s.after for p in outputs.get(name, ()))) for s in steps for k in s.tasks]
     last = [replace(t, after=()) for t in tasks if t.step.whatever]  # they begin however the others end
     with _ends_with_us(living):
