@@ -84,6 +84,7 @@ def test_a_run_shows_itself(place, tmp_path):
     assert 'No fold is finished' in Run(place, 'x3d')._repr_html_()
 
 
+@pytest.mark.filterwarnings('error::RuntimeWarning')
 def test_a_fold_of_one_class_and_an_unfinished_run_are_drawn_too(tmp_path):
     place = Workspace(tmp_path)
     write_json(place.corpus, dict(format=FORMAT, data_hash='here'))
