@@ -88,20 +88,20 @@ def do_submit(a: argparse.Namespace):
     _keep([*_said_done(plan), *(lines or ['all of it is at work already']), *watching(place, last.name if last else plan.steps[0].name, False)], plan)
     return _until_the_end(place, plan) if a.wait else 0
 
-# %% ../../nbs/running/19_cluster_work.ipynb #abcd0019
-def _until_the_end(place, plan):
-    "Wait for all steps of a plan, by whomever they were submitted; cancels them when this process is told to end."
-    try: return wait_for(place, {(step.name, task) for step in plan.steps for task in step.tasks})
-    except KeyboardInterrupt:
-        for step, task in cancel(place, [step.name for step in plan.steps]): print(f'{step} {task}: cancelled', flush=True)
-        raise
-
 def _locally(a, place, plan):
     "All steps on this machine; 1 where one failed."
     print('\n'.join([*_said_done(plan), *watching(place, plan.steps[-1].name, True)]))
     ended = run_local(place, plan, a.local)
     _keep([f'{step} {task}: {state.name}{f" ({state.reason})" if state.reason else ""}' for (step, task), state in ended.items()], plan)
     return 1 if any(s.name == 'failed' for s in ended.values()) else 0
+
+# %% ../../nbs/running/19_cluster_work.ipynb #c0a1b2d7
+def _until_the_end(place, plan):
+    "Wait for all steps of a plan, by whomever they were submitted; cancels them when this process is told to end."
+    try: return wait_for(place, {(step.name, task) for step in plan.steps for task in step.tasks})
+    except KeyboardInterrupt:
+        for step, task in cancel(place, [step.name for step in plan.steps]): print(f'{step} {task}: cancelled', flush=True)
+        raise
 
 # %% ../../nbs/running/19_cluster_work.ipynb #c327ef85
 def probe(place: Workspace, site: Site, seconds: int = 60) -> Finding:
