@@ -60,7 +60,7 @@ def failures(place: Workspace) -> list[dict]:  # where, what, count, reason
             rows = (place.read_index() if stage == 0 else read_table(table)).filter(pl.col('status') == 'failed')
             fresh = rows.filter(~pl.col('video_id').is_in(list(known)))
             reasons = Counter(fresh.unique('video_id')['reason'].fill_null('no reason was kept').to_list())
-            found += [dict(where=STAGE_WORDS[stage], what='video', count=n, reason=reason) for reason, n in reasons.most_common()]
+            found += [dict(where=STAGE_WORDS[stage], what='video', count=n, reason=reason) for reason, n in sorted(reasons.items())]
             known |= set(fresh['video_id'])
     for marker in sorted(place.reports.glob('*.failed.json')):
         said = json.loads(marker.read_text(encoding='utf-8'))
