@@ -47,24 +47,27 @@ def _send(group, signum):
 def run_command(command: list[str], log: Path, # gets all that it says
                 env: dict | None = None) -> Ended:
     "Run a program, which is told to end when this process is by USR1, TERM or Ctrl-C. What it says goes on, and into a log."
-    told, said = [], deque(maxlen=200)
+    told, said, child = [], deque(maxlen=200), None
+    def end(signum, frame):
+        told.append(signum)
+        if child is None: return
+        _send(child.pid, signal.SIGINT)
+        killer = threading.Timer(STOP, _send, (child.pid, signal.SIGKILL))
+        killer.daemon = True
+        killer.start()
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, 'a', encoding='utf-8') as kept, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                                                    text=True, errors='replace', start_new_session=True, env=env) as child:
-        def end(signum, frame):
-            told.append(signum)
-            _send(child.pid, signal.SIGINT)
-            killer = threading.Timer(STOP, _send, (child.pid, signal.SIGKILL))
-            killer.daemon = True
-            killer.start()
-        before = {s: signal.signal(s, end) for s in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)}
-        try:
+    # first, since a program inherits that a signal is ignored (as Ctrl-C is in the background of a shell), and not that it is handled
+    before = {s: signal.signal(s, end) for s in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)}
+    try:
+        with open(log, 'a', encoding='utf-8') as kept, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                                                        text=True, errors='replace', start_new_session=True, env=env) as child:
+            if told: end(told.pop(), None)
             for line in child.stdout:
                 said.append(line)
                 print(line, end='', flush=True)
                 print(line, end='', file=kept, flush=True)
-        finally:
-            for signum, handler in before.items(): signal.signal(signum, handler)
+    finally:
+        for signum, handler in before.items(): signal.signal(signum, handler)
     return Ended(child.returncode, told[0] if told else 0, list(said))
 
 # %% ../../nbs/running/11_array_tasks.ipynb #f8ab6c87
