@@ -161,7 +161,8 @@ def test_a_server_that_has_no_such_file_is_named(server, home):
 def test_an_interrupted_download_leaves_nothing_under_its_name(server, tmp_path):
     source = small(server, pause=30)
     code = f'from fvc.core.weight_files import *; import torch; torch.hub.set_dir({str(tmp_path)!r}); obtain(Published("small", {source.address!r}))'
-    with subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stderr=subprocess.DEVNULL) as fetching:
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # also where these tests run in the background of a shell
+    with subprocess.Popen([sys.executable, '-c', code], cwd=ROOT, stderr=subprocess.DEVNULL, preexec_fn=heard) as fetching:
         for _ in range(600):
             if server.asked: break
             time.sleep(0.1)
