@@ -167,8 +167,8 @@ def _metadata(facts):
     gap = f'{best["run"]} lies {shown(abs(m["difference"]))} {side} that in {name} (95% interval of the difference {interval(m["low"], m["high"])})'
     start = {FLOOR_WORDS[0]: 'Yes, it beats metadata', FLOOR_WORDS[1]: 'No, it is worse than metadata',
              FLOOR_WORDS[2]: 'No, it is not shown to beat metadata'}.get(m['verdict'], 'It cannot be said whether it beats metadata')
-    others = [r['run'] for r in facts['board'] if r['kind'] == 'model' and r['metadata']['verdict'] == FLOOR_WORDS[0]]
-    rest = f' Of all detectors, {_listed(others)} {"beats" if len(others) == 1 else "beat"} metadata.' if others else ' No detector is shown to beat it.'
+    others = [r['run'] for r in facts['board'] if r['kind'] == 'model' and r['metadata']['verdict'] == FLOOR_WORDS[0] and r['chance'] == CHANCE_WORDS[0]]
+    rest = f' Of the detectors that are better than chance, {_listed(others)} {"beats" if len(others) == 1 else "beat"} metadata.' if others else ' No detector that is better than chance is shown to beat it.'
     return f'{start}: {alone}, and {gap}.{rest}'
 
 # %% ../../nbs/evidence/08_answers.ipynb #0b64e5a2

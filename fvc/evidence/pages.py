@@ -52,7 +52,8 @@ def _output(out):
         return f'<div class="scroll"><img alt="" src="data:image/png;base64,{data["image/png"].strip()}" style="width:100%;min-width:{round(width * 1.45)}px"></div>'
     if 'image/svg+xml' in data: return clean_html(data['image/svg+xml'])
     if 'text/markdown' in data: return clean_html(markdown2html(data['text/markdown']))
-    return f'<pre>{html.escape(data.get("text/plain", ""))}</pre>'
+    text = data.get('text/plain', '')
+    return '' if text.startswith(('<Axes', '<Figure')) else f'<pre>{html.escape(text)}</pre>'  # a plot's name beside the plot
 
 # %% ../../nbs/evidence/07_pages.ipynb #39fece91
 LIBRARY = ('#| export', '#| default_exp', 'import ', 'from ')  # cells a reader of a page does not need
