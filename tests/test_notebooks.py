@@ -127,7 +127,7 @@ def test_head(path):
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
 def test_imports_stand_alone(path):
     for cell in cells(path):
-        if cell['cell_type'] != 'code' or '#| train' in source(cell) or source(cell).startswith(('%', '!')):
+        if cell['cell_type'] != 'code' or source(cell).startswith(('%', '!')):
             continue
         tree, imports = ast.parse(source(cell)), (ast.Import, ast.ImportFrom)
         late = any(isinstance(n, imports) for n in ast.walk(tree)) and not source(cell).startswith('#| export')
