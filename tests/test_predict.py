@@ -2,6 +2,7 @@
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -13,7 +14,7 @@ from fvc.corpus.splits import Split
 from fvc.learning.runs import Run, finished_runs
 from fvc.running.cli import main
 from fvc.running.experiment import run_fold
-from fvc.running.predict import predict
+from fvc.running.predict import Asked, ask_run, predict, predictions
 
 WORDS = 'split.n_splits=2 experiment.mlflow=false'
 
@@ -113,10 +114,21 @@ def test_the_command(trained, strange, tmp_path, capsys):
 
 
 def test_limits_hold(trained, strange):
-    line = predict([str(strange)], 'logistic_regression', str(trained), overrides=['stages.time_limit=0.1']).row(0, named=True)
-    assert 'took longer than 0.1 s' in (line['reason'] or '') or line['score'] is not None
+    asked = ask_run(trained, 'logistic_regression')
+    limits = dict(time_limit=60.0, memory_limit=4.0, workers=1)
+    slow = next(predictions([strange], asked, trained, SimpleNamespace(**limits | dict(time_limit=0.001))))
+    assert slow['score'] is None and slow['reason'] == 'took longer than 0.001 s'
+    assert next(predictions([strange], asked, trained, SimpleNamespace(**limits)))['score'] is not None
     line = predict([str(strange)], 'logistic_regression', str(trained), overrides=['stages.memory_limit=0.1']).row(0, named=True)
     assert line['score'] is None and line['reason']
+
+
+def test_a_fold_that_cannot_answer_leaves_no_mean(trained, strange):
+    asked = ask_run(trained, 'logistic_regression', all_folds=True)
+    broken = SimpleNamespace(score_paths=lambda paths: pl.DataFrame(dict(score=[None], reason=['no such column'])), task=asked.detectors[0].task, about=asked.detectors[0].about)
+    two = Asked('two', [asked.detectors[0], broken], asked.trained)
+    line = next(predictions([strange], two, trained, SimpleNamespace(time_limit=60.0, memory_limit=4.0, workers=1)))
+    assert line['score'] is None and line['reason'] == 'no such column'
 
 
 def test_odd_and_broken_files_get_a_line_each(trained, shared):

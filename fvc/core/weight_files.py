@@ -137,11 +137,6 @@ class Hub(Source):
 
     def __str__(self): return f'hub {self.address}'
 
-def absent(name, where):
-    return (f'pretrained weights {name!r} are not on this machine and could not be had from {where}: put '
-            f'{name}.safetensors (or {", ".join(ENDINGS[1:])}) into a folder and name it in FVC_WEIGHTS, '
-            'or train from scratch with pretrained=false')
-
 # %% ../../nbs/core/09_weight_files.ipynb #9aaeb869
 _asked: ContextVar[list | None] = ContextVar('asked', default=None)
 

@@ -9,6 +9,7 @@ __all__ = ['CHANCE', 'METRICS', 'CHANCE_WORDS', 'FLOOR_WORDS', 'STAGE_WORDS', 'F
 # %% ../../nbs/evidence/08_answers.ipynb #32e5a090
 import json
 import math
+import re
 from collections import Counter
 
 import polars as pl
@@ -167,8 +168,10 @@ def _metadata(facts):
     gap = f'{best["run"]} lies {shown(abs(m["difference"]))} {side} that in {name} (95% interval of the difference {interval(m["low"], m["high"])})'
     start = {FLOOR_WORDS[0]: 'Yes, it beats metadata', FLOOR_WORDS[1]: 'No, it is worse than metadata',
              FLOOR_WORDS[2]: 'No, it is not shown to beat metadata'}.get(m['verdict'], 'It cannot be said whether it beats metadata')
-    others = [r['run'] for r in facts['board'] if r['kind'] == 'model' and r['metadata']['verdict'] == FLOOR_WORDS[0] and r['chance'] == CHANCE_WORDS[0]]
-    rest = f' Of the detectors that are better than chance, {_listed(others)} {"beats" if len(others) == 1 else "beat"} metadata.' if others else ' No detector that is better than chance is shown to beat it.'
+    above = [r for r in facts['board'] if r['kind'] == 'model' and r['metadata']['verdict'] == FLOOR_WORDS[0]]
+    others = [r['run'] for r in above if r['chance'] not in CHANCE_WORDS[1:]]  # who guesses beats nothing
+    rest = f' Of all detectors, {_listed(others)} {"beats" if len(others) == 1 else "beat"} metadata.' if others else ' No detector is shown to beat it.'
+    if best in above and best['run'] not in others: start = f'No, it lies above metadata and is {best["chance"]}'
     return f'{start}: {alone}, and {gap}.{rest}'
 
 # %% ../../nbs/evidence/08_answers.ipynb #0b64e5a2
@@ -179,7 +182,8 @@ def _trained(facts):
         low, high = t['training_rows'] or (None, None)
         rows = f'{low:,} rows' if low == high else f'{low:,} to {high:,} rows'
         amount = f'{rows} (videos and their altered copies) in each of {_many(t["finished"], "fold")}' if low is not None else _many(t['finished'], 'fold')
-        said.append(f'{run} was trained on {amount}: {t["shown"]}.' + (f' It is out of date: {t["stale"]}.' if t['stale'] else ''))
+        shown_it = re.sub(r', sha256 [0-9a-f]+', '', t['shown'])  # a digest is nothing to read; report.json has it
+        said.append(f'{run} was trained on {amount}: {shown_it}.' + (f' It is out of date: {t["stale"]}.' if t['stale'] else ''))
     return ' '.join(said) or 'Nothing was trained on all folds.'
 
 def _failed(facts):

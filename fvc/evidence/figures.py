@@ -79,7 +79,7 @@ def save_fold_figures(folder: Path, # the fold's folder; plots go to its `plots/
     return [save_plot(ax, folder/'plots'/f'{name}.png') for name, ax in axes.items()]
 
 # %% ../../nbs/evidence/01_figures.ipynb #d2a3c8a2
-CAPTIONS = dict(curves='Loss by epoch, in training and on inner validation.', roc='Fakes found against reals accused, over all thresholds.', pr='Precision by recall, over all thresholds.',
+CAPTIONS = dict(curves='Loss by epoch, in training and on inner validation.', roc='Fakes found against reals accused, over all thresholds; every video weighs the same.', pr='Precision by recall, over all thresholds; every video weighs the same.',
                 confusion='Truth against decision, in videos.', scores='Scores of each class.', examples='The surest right and wrong decisions.')
 
 @patch

@@ -146,7 +146,7 @@ def run(self: MicroBatch,
 @patch
 def _halve(self: MicroBatch, largest, said):
     if self.shared: raise torch.OutOfMemoryError(f'a batch does not fit into memory, and several processes cannot halve theirs one by one ({said}): lower training.batch_size')
-    if largest == 1: raise torch.OutOfMemoryError(f'one example alone does not fit into memory ({said}): lower data.frames or data.size, or set model.checkpoint=true where the model has it')
+    if largest == 1: raise torch.OutOfMemoryError(f'one example alone does not fit into memory ({said}): lower data.frames or data.size, or set model.checkpointing=true where the model has it')
     if torch.cuda.is_available(): torch.cuda.empty_cache()
     self.size = (largest + 1) // 2
     self.halved.append(self.size)

@@ -18,21 +18,21 @@ from ..scores.tasks import Task
 # %% ../../nbs/5n_vivit.ipynb #031e350b
 class Encoder(nn.Module):
     "Transformer over tokens with learned positions; what a class token gathers comes out."
-    def __init__(self, tokens: int, width: int, depth: int, heads: int, checkpoint: bool):
+    def __init__(self, tokens: int, width: int, depth: int, heads: int, checkpointing: bool):
         super().__init__()
-        self.checkpoint, self.cls_token = checkpoint, nn.Parameter(torch.zeros(1, 1, width))
+        self.checkpointing, self.cls_token = checkpointing, nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, 1 + tokens, width))
         self.blocks = nn.ModuleList([EncoderBlock(width, heads, 'tanh') for _ in range(depth)])
         self.norm = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, tokens: Tensor) -> Tensor:  # (batch, tokens, width) -> (batch, width)
         x = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], 1) + self.pos_embed
-        return self.norm(run_blocks(self.blocks, x, checkpoint=self.checkpoint)[:, 0])
+        return self.norm(run_blocks(self.blocks, x, checkpoint=self.checkpointing)[:, 0])
 
 # %% ../../nbs/5n_vivit.ipynb #785bd04c
 class ViViT(nn.Module):
     "Transformer over the tubelets of a clip, in one piece or first within each moment."
-    def __init__(self, outputs: int, shape: tuple, tubelet: tuple[int, int, int], factorised: bool, width: int, depth: int, temporal_depth: int, heads: int, dropout: float, checkpoint: bool):
+    def __init__(self, outputs: int, shape: tuple, tubelet: tuple[int, int, int], factorised: bool, width: int, depth: int, temporal_depth: int, heads: int, dropout: float, checkpointing: bool):
         super().__init__()
         if None in shape: raise ValueError('data.fit=own gives clips of unlike sizes, and the positions of ViViT belong to one: use pad or crop')
         if any(n % t for n, t in zip(shape, tubelet)):
@@ -41,8 +41,8 @@ class ViViT(nn.Module):
         moments, rows, columns = self.grid
         self.normalize = Normalize((0.5,) * 3, (0.5,) * 3)
         self.tubelets = nn.Conv3d(3, width, tubelet, tubelet)
-        self.encoder = Encoder(rows * columns * (1 if factorised else moments), width, depth, heads, checkpoint)
-        if factorised: self.over_time = Encoder(moments, width, temporal_depth, heads, checkpoint)
+        self.encoder = Encoder(rows * columns * (1 if factorised else moments), width, depth, heads, checkpointing)
+        if factorised: self.over_time = Encoder(moments, width, temporal_depth, heads, checkpointing)
         self.head = Head(width, outputs, dropout)
 
     def embed(self, clip: Tensor) -> Tensor:  # (batch, 3, frames, height, width) in [0, 1] -> (batch, width)
@@ -109,21 +109,21 @@ def vivit(task: Task,  # what its logits mean
           tubelet: int = 2,  # its depth, frames
           dropout: float = 0.0,  # before the linear layer, in [0, 1)
           pretrained: bool = True,
-          checkpoint: bool = False,  # a sixth of the memory, a third more time
+          checkpointing: bool = False,  # a sixth of the memory, a third more time
           ) -> ViViT:
     "Attention over blocks of space and time; raises `MissingWeights`, and ValueError for options that it does not know."
     if encoder not in ('joint', 'factorised'): raise ValueError(f'model.encoder={encoder}: joint or factorised')
     if weights not in ('kinetics', 'imagenet'): raise ValueError(f'model.weights={weights}: kinetics or imagenet')
     shape = tuple(shapes['clip'][1:])
-    model = ViViT(task.outputs, shape, (tubelet, patch, patch), encoder == 'factorised', width, depth, temporal_depth, heads, dropout, checkpoint)
+    model = ViViT(task.outputs, shape, (tubelet, patch, patch), encoder == 'factorised', width, depth, temporal_depth, heads, dropout, checkpointing)
     if pretrained: model, model.origin = load_kinetics(model) if weights == 'kinetics' else load_vit(model, vit)
     return model
 
 # %% ../../nbs/5n_vivit.ipynb #365551b9
 spec = Spec('vivit', vivit, clip=Clip(frames=32, size=224, stride=2),
             defaults={'optim.lr': 2e-5, 'optim.head_lr_scale': 10, 'optim.weight_decay': 1e-4, 'optim.warmup_epochs': 2.5, 'data.views': 4,
-                      'training.epochs': 20, 'training.batch_size': 4, 'training.accumulate': 2, 'model.checkpoint': True},
-            profiles={'small': SMALL | {'data.stride': None, 'model.width': 96, 'model.depth': 6, 'model.heads': 3, 'model.checkpoint': False, 'optim.lr': 3e-4}},
+                      'training.epochs': 20, 'training.batch_size': 4, 'training.accumulate': 2, 'model.checkpointing': True},
+            profiles={'small': SMALL | {'data.stride': None, 'model.width': 96, 'model.depth': 6, 'model.heads': 3, 'model.checkpointing': False, 'optim.lr': 3e-4}},
             tiny={'data.frames': 4, 'data.size': 64, 'model.width': 64, 'model.depth': 2, 'model.heads': 4, 'pretrained': False},
             grid={'optim.lr': [1e-5, 2e-5, 5e-5], 'model.encoder': ['joint', 'factorised']},
             resources={'memory_gb': 48, 'gpus': 1, 'hours': 24})

@@ -15,8 +15,8 @@ from ..core.environment import deletes_existing, environment_words
 from ..core.files import write_text
 from ..core.workspace import Workspace, project_root
 from .commands import print_rows, sort_words
-from .job_list import every_model, plan_work
-from .pipeline import setup_workspace
+from .job_list import plan_work
+from .pipeline import serving, setup_workspace
 from .node_checks import Finding, check_disk
 from .site import Site, read_site, write_site
 from .slurm import call, environment, log_folder, queue
@@ -30,7 +30,7 @@ def _what(words: list[str], place: Workspace) -> tuple[list[int], list[str], lis
     names, settings = sort_words(words)
     stages = [int(n.removeprefix('stage')) for n in names if n in ('stage1', 'stage2', 'stage3', 'stage4')]
     models = [n for n in names if n not in ('all', 'stage1', 'stage2', 'stage3', 'stage4')]
-    if 'all' in names: models = list(dict.fromkeys([*models, *every_model(place)]))
+    if 'all' in names: models = list(dict.fromkeys([*models, *serving(place)]))
     if not stages and not models: raise ValueError('fvc submit: name models ("fvc models" lists them), stage1 to stage4, or all')
     return stages, models, settings
 
