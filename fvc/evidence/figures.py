@@ -82,10 +82,15 @@ def save_fold_figures(folder: Path, # the fold's folder; plots go to its `plots/
 CAPTIONS = dict(curves='Loss by epoch, in training and on inner validation.', roc='Fakes found against reals accused, over all thresholds; every video weighs the same.', pr='Precision by recall, over all thresholds; every video weighs the same.',
                 confusion='Truth against decision, in videos.', scores='Scores of each class.', examples='The surest right and wrong decisions.')
 
+def _fact(value):
+    "A fact in words, numbers with three decimals at most."
+    if isinstance(value, list): return ', '.join(map(_fact, value))
+    return f'{value:.3f}'.rstrip('0').rstrip('.') if isinstance(value, float) else str(value)
+
 @patch
 def _repr_html_(self: FoldResult) -> str:
     "A table of metrics, the facts, and the plots, as one block of HTML."
-    facts = ', '.join(f'{html.escape(str(k))}: {html.escape(str(v))}' for k, v in self.facts.items() if k not in ('inner', 'columns', 'task'))
+    facts = ', '.join(f'{html.escape(str(k))}: {html.escape(_fact(v))}' for k, v in self.facts.items() if k not in ('inner', 'columns', 'task'))
     if not self.metrics: return f'<h4>{html.escape(self.run)}</h4><p>No video was left out to report a score on.</p><p><small>{facts}</small></p>'
     m = self.metrics
     head = ''.join(f'<th>{html.escape(n)}</th>' for n in ('', 'AUC', 'AP', 'accuracy', 'F1', 'precision', 'recall'))

@@ -21,7 +21,6 @@ from ..core.workspace import Workspace
 from ..corpus.listing import ITEMS, list_files
 from ..corpus.look_alikes import Footage
 from ..corpus.near_duplicates import fingerprint, fingerprint_photograph
-from ..corpus.splits import Split
 from ..engine.workers import process
 from ..learning.detector import Detector
 from ..learning.runs import Run, best_fold, finished_runs
@@ -51,7 +50,7 @@ def ask_run(place: Workspace,
     if part: folds = [int(part.removeprefix('fold_'))]
     elif all_folds: folds = [f.fold for f in run.folds] or [0]
     else: folds = [0 if final else best_fold(run.folds).fold]
-    trained = {v for k in folds for v in Split.from_json((run.fold(k).folder/'split.json').read_text(encoding='utf-8')).train}
+    trained = {v for k in folds for v in run.fold(k).split.train}
     return Asked(f'{run.name}, {"final model" if folds == [0] else "mean of " * (len(folds) > 1) + "fold " + ", ".join(map(str, folds))}',
                  [run.detector(k) for k in folds], frozenset(trained))
 

@@ -91,7 +91,7 @@ def submit(step: Step, site: Site, place: Workspace, ids: list[str] = ()) -> str
     "Submit a step; raises RuntimeError with what sbatch said."
     (log_folder()/step.logs).mkdir(parents=True, exist_ok=True)
     env = environment(site)
-    return call(*sbatch_words(step, ids, list(env), ), text=script(step, site, place), env=env).strip().partition(';')[0]
+    return call(*sbatch_words(step, ids, list(env)), text=script(step, site, place), env=env).strip().partition(';')[0]
 
 # %% ../../nbs/running/09_slurm.ipynb #3e694d1f
 ACTIVE = ('PENDING', 'CONFIGURING', 'RUNNING', 'COMPLETING', 'SUSPENDED', 'REQUEUED', 'REQUEUE_HOLD', 'REQUEUE_FED', 'RESIZING', 'SIGNALING', 'STAGE_OUT', 'STOPPED', 'SPECIAL_EXIT')
