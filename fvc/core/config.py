@@ -17,7 +17,7 @@ from typing import Any, Optional
 
 from .registry import Spec, nearest, options, parts, spec_of
 from .settings import (AugmentationStage, DataConfig, ExperimentConfig, FeaturesStage, OptimConfig, ScalingStage, SetupStage, SplitConfig,
-                          StagesConfig, TrainConfig, at)
+                          StagesConfig, TrainConfig, setting)
 
 # %% ../../nbs/core/03_config.ipynb #82ca865c
 _all_ = ['DataConfig', 'SetupStage', 'AugmentationStage', 'FeaturesStage', 'ScalingStage', 'StagesConfig', 'OptimConfig', 'TrainConfig',
@@ -27,8 +27,8 @@ _all_ = ['DataConfig', 'SetupStage', 'AugmentationStage', 'FeaturesStage', 'Scal
 @dataclass
 class RunConfig:
     "Everything one run depends on."
-    profile: str = at('paper', choices=('paper', 'small'), local=True)  # 'small': few frames, small side, few epochs
-    variant: str = at('', local=True)  # what a model reads or is, by a name of its notebook; its settings count, not the name
+    profile: str = setting('paper', choices=('paper', 'small'), local=True)  # 'small': few frames, small side, few epochs
+    variant: str = setting('', local=True)  # what a model reads or is, by a name of its notebook; its settings count, not the name
     pretrained: Optional[bool] = None  # start networks from pretrained weights; null: as the model's paper does
     data: DataConfig = field(default_factory=DataConfig)
     augment: Any = None  # transforms of training examples, each with its options; null switches one off
