@@ -297,9 +297,9 @@ class Part:
 @pytest.mark.parametrize('scored', [(0, 1, 2, 3), (1, 3), (2,)])
 def test_what_is_fitted_on_scores_is_judged_by_other_scores(scored):
     parts = inner_parts(Part(scored))
-    assert len(parts) == max(2, len(scored))
-    for fitted, held in parts: assert len(fitted) and len(held) and not set(fitted['group']) & set(held['group'])
-    assert sorted(v for _, held in parts for v in held['video_id']) == sorted(Part(scored).rows['video_id'])
+    assert list(parts) == ([i + 1 for i in scored] if len(scored) > 1 else [1, 2])
+    for fitted, held in parts.values(): assert len(fitted) and len(held) and not set(fitted['group']) & set(held['group'])
+    assert sorted(v for _, held in parts.values() for v in held['video_id']) == sorted(Part(scored).rows['video_id'])
 
 
 def test_too_few_events_are_said():

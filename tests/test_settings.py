@@ -142,7 +142,7 @@ def loaded(place, words):
 
 # Table models, and who is trained on
 
-@observes('split.n_splits=2', data__variants=1, data__stages='[4]', data__include_metadata='true', variant='stage2',
+@observes('split.n_splits=2', data__variants=1, data__stages='[4]', data__include_metadata='true', data__weigh='groups', variant='stage2',
           split__kind='holdout')
 def scored(place, words):
     cfg = compose('logistic_regression', words, corpus=place.made_with())
@@ -414,12 +414,12 @@ def built(name):
     return observe
 
 
-OPTIONS = {'logistic_regression': {'C': 3.0, 'balanced': 'false', 'penalty': 'l1', 'collinear': 0.01}, 'naive_cnn': {'width': 4, 'dropout': 0.1}, 'x3d': {'depth': 1.5, 'dropout': 0.1},
+OPTIONS = {'logistic_regression': {'C': 3.0, 'balanced': 'false', 'penalty': 'l1', 'collinear': 0.01}, 'naive_cnn': {'width': 4, 'dropout': 0.1}, 'x3d': {'depth': 1.5, 'width': 1.5, 'dropout': 0.1},
            'xgboost_pretrained_inception': {'backbone': 'test_vit', 'trees': 20, 'depth': 1, 'learning_rate': 0.3, 'column_share': 0.9}}
 BESIDE = {'x3d': 'profile=small', 'xgboost_pretrained_inception': 'pretrained=false model.backbone=test_resnet model.trees=30'}
 BUILT = {model: built(model) for model in OPTIONS}
 CASES.update({f'{m}: model.{k}': (v, BESIDE.get(m, ''), BUILT[m]) for m, values in OPTIONS.items() for k, v in values.items()})
-CASES['x3d: model.size'] = ('L', 'profile=small model.depth=null', BUILT['x3d'])
+CASES['x3d: model.size'] = ('L', 'profile=small model.depth=null model.width=null', BUILT['x3d'])
 
 
 def recomputed(place, words):

@@ -129,7 +129,7 @@ def test_too_small_clips_are_refused_in_words(name):
 
 @pytest.mark.parametrize('name, words, what', [
     ('slowfast', 'model.alpha=8', 'alpha=8'), ('slowfast_attention', 'model.alpha=2', 'alpha=2'), ('slowfast_multiscale', 'model.alpha=2', 'alpha=2'),
-    ('x3d', 'model.depth=1.0', 'model.depth=1.0'), ('x3d', 'model.size=XXL', 'X3D comes in XS, S, M, L'), ('slowfast_multiscale', 'model.rates=[0]', 'model.rates'),
+    ('x3d', 'model.depth=1.0', 'model.depth=1.0'), ('x3d', 'model.width=1.0', 'model.width=1.0'), ('x3d', 'model.size=XXL', 'X3D comes in XS, S, M, L'), ('slowfast_multiscale', 'model.rates=[0]', 'model.rates'),
     ('slowfast_attention', 'model.heads=3 pretrained=false', 'model.heads=3'), ('slowfast', 'model.beta=3 pretrained=false', 'beta=3')])
 def test_options_without_published_weights_are_refused(name, words, what):
     with pytest.raises(ValueError, match=what.replace('[', r'\[')): made(name, Task(), words)
@@ -137,7 +137,7 @@ def test_options_without_published_weights_are_refused(name, words, what):
 
 OPTIONS = [('i3d', 'width', 4, 8), ('r2plus1d', 'width', 4, 8), ('slowfast', 'width', 8, 16), ('slowfast', 'alpha', 2, 4), ('slowfast', 'beta', 4, 2),
            ('slowfast_attention', 'attention', 32, 16), ('slowfast_attention', 'heads', 2, 4), ('slowfast_attention', 'alpha', 2, 1),
-           ('slowfast_multiscale', 'rates', [1, 2], [1]), ('slowfast_multiscale', 'shared', True, False), ('x3d', 'depth', 1.0, 1.5), ('x3d', 'size', 'M', 'L')]
+           ('slowfast_multiscale', 'rates', [1, 2], [1]), ('slowfast_multiscale', 'shared', True, False), ('x3d', 'depth', 1.0, 1.5), ('x3d', 'width', 1.0, 2.0), ('x3d', 'size', 'M', 'L')]
 
 
 @pytest.mark.parametrize('name, option, one, other', OPTIONS, ids=lambda x: str(x))

@@ -57,6 +57,7 @@ class DataConfig:
     variants: int = setting(10, low=0)  # augmented copies of each training video that are used, besides the original
     stages: list[int] = setting([2, 4], choices=(2, 4))  # whose feature tables are read, side by side
     include_metadata: bool = False  # also give table models the columns marked as metadata
+    weigh: str = setting('rows', choices=('rows', 'groups'))  # what counts the same when an estimator is fitted: every row, or every group however many rows it has
     permuted: Optional[int] = setting(None, low=0)  # deal the labels to groups by chance, with this seed: a floor, never a result
     min_rows: Optional[int] = setting(None, low=1, local=True)  # refuse to train on fewer rows; null: on as many as there are
     cache_mb: int = setting(1024, low=0, local=True)  # decoded clips kept in memory, MiB

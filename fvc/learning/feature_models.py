@@ -7,11 +7,14 @@ __all__ = ['METADATA', 'boosted_trees', 'DropCollinear', 'GroupCalibrated', 'fam
            'ablate']
 
 # %% ../../nbs/learning/20_feature_models.ipynb #9d804d70
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.pipeline import Pipeline
 from xgboost import XGBClassifier
 
 from ..corpus.folds import largest_kfold
@@ -65,10 +68,15 @@ class GroupCalibrated(ClassifierMixin, BaseEstimator):
     ):
         self.estimator, self.parts, self.seed = estimator, parts, seed
 
-    def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray):  # (n, d), (n,), (n,)
+    def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, sample_weight: np.ndarray | None = None):  # (n, d), (n,), (n,), (n,)
         "Raises ValueError where some class has only one group."
         cut = largest_kfold(list(y), [str(g) for g in groups], self.parts, self.seed)
-        self.calibrated_ = CalibratedClassifierCV(self.estimator, cv=cut, ensemble=False).fit(x, y)
+        if sample_weight is None: weighed = {}
+        elif isinstance(self.estimator, Pipeline): weighed = {'sample_weight': sample_weight, f'{self.estimator.steps[-1][0]}__sample_weight': sample_weight}
+        else: weighed = {'sample_weight': sample_weight}
+        with warnings.catch_warnings():  # scikit-learn does not see that a pipeline is given weights by the name of its last step
+            warnings.filterwarnings('ignore', 'Since Pipeline does not appear to accept sample_weight')
+            self.calibrated_ = CalibratedClassifierCV(self.estimator, cv=cut, ensemble=False).fit(x, y, **weighed)
         self.calibrated_.cv = None  # the numbers of training rows are of no use later
         self.classes_, self.n_features_in_ = self.calibrated_.classes_, x.shape[1]
         return self
@@ -116,11 +124,11 @@ def ablate(m: Material) -> pl.DataFrame:  # shown, columns, and the headline met
     inputs, families = [FeaturesInput()], np.array([family_of(c) for c in FeaturesInput().columns(m.cfg)])
     rows = m.rows.with_row_index('_at')
     values = matrix(rows, inputs, m.place, m.cfg)
-    parts = [fit_rows(rows, m.split, j) for j in range(1, len(m.split.inner) + 1)]
+    parts = {j: fit_rows(rows, m.split, j) for j in range(1, len(m.split.inner) + 1)}
 
     def judged(chosen):
         def x(some): return values[some['_at'].to_numpy()][:, chosen]
-        _, inner, _ = cross_fit(lambda: build(m.spec, m.cfg, m.task), x, m.task, parts, parts[0][0])
+        _, inner, _ = cross_fit(lambda: build(m.spec, m.cfg, m.task), x, m.task, parts, parts[1][0], m.cfg.data.weigh)
         found = [m.task.metrics(m.task.labels(s.rows['label']), s.scores, m.task.halves, group_weights(s.rows['group'].to_numpy()))[m.task.headline] for s in inner]
         return float(np.nanmean(found))
 

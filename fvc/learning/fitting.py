@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 import numpy as np
 import polars as pl
+from sklearn.pipeline import Pipeline
 from ..core.config import RunConfig
 from ..core.registry import Spec, get
 from ..core.workspace import Workspace
@@ -85,49 +86,66 @@ class Fit:
     inner_detectors: dict[int, Detector] = field(default_factory=dict)  # inner part -> a model that did not learn from it
 
 # %% ../../nbs/learning/18_fitting.ipynb #6310c804
-def _fit_one(estimator, x, y, groups, eval_set=None):
-    "Fit, with what this estimator takes: rows to stop early by, and the groups of its rows."
-    more = {}
-    if eval_set is not None and estimator.get_params().get('early_stopping_rounds'): more = dict(eval_set=[eval_set], verbose=False)
-    if 'groups' in inspect.signature(estimator.fit).parameters: more['groups'] = groups
-    return estimator.fit(x, y, **more)
+def _weights(rows):
+    "Weights of rows, 1 on average, so that a penalty means what it meant."
+    found = group_weights(rows['group'].to_numpy())
+    return found / found.mean()
 
+def _row_weights(estimator, rows):
+    "Keywords that make every group of the rows count the same in a fit."
+    fitted = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    if 'sample_weight' not in inspect.signature(fitted.fit).parameters:
+        raise ValueError(f'data.weigh=groups: {type(fitted).__name__} takes no weights of rows, leave it at rows')
+    name = f'{estimator.steps[-1][0]}__sample_weight' if isinstance(estimator, Pipeline) else 'sample_weight'
+    return {name: _weights(rows)}
+
+def _fit_one(estimator, values, rows, task, weigh, watched=None):
+    "Fit, with what this estimator takes: values and rows to stop early by, the groups of its rows, and their weights."
+    more = _row_weights(estimator, rows) if weigh == 'groups' else {}
+    if watched is not None and estimator.get_params().get('early_stopping_rounds'):
+        seen, held = watched
+        more |= dict(eval_set=[(seen, task.labels(held['label']))], verbose=False)
+        if weigh == 'groups': more['sample_weight_eval_set'] = [_weights(held)]
+    if 'groups' in inspect.signature(estimator.fit).parameters: more['groups'] = rows['group'].to_numpy()
+    return estimator.fit(values, task.labels(rows['label']), **more)
+
+# %% ../../nbs/learning/18_fitting.ipynb #6310c805
 def cross_fit(
     make: Callable,  # gives an unfitted estimator
     x: Callable,  # rows -> (n, d)
     task: Task,
-    parts: list[tuple[pl.DataFrame, pl.DataFrame]],  # rows fitted on and rows held out, one pair an inner part
+    parts: dict[int, tuple[pl.DataFrame, pl.DataFrame]],  # number of an inner part -> rows fitted on and rows held out
     whole: pl.DataFrame,  # rows of the final fit
+    weigh: str = 'rows',  # or 'groups': what counts the same
 ) -> tuple[Any, list[Scored], dict]:  # the final estimator, scores of the held-out rows, facts
     "Fit an estimator on every inner part's others, then on all."
     trees, inner = [], []
-    for j, (fitted, held) in enumerate(parts, 1):
-        x_held, y_held = x(held), task.labels(held['label'])
-        chooser = _fit_one(make(), x(fitted), task.labels(fitted['label']), fitted['group'].to_numpy(), (x_held, y_held))
+    for j, (fitted, held) in parts.items():
+        seen = x(held)
+        chooser = _fit_one(make(), x(fitted), fitted, task, weigh, (seen, held))
         if chooser.get_params().get('early_stopping_rounds'): trees.append(chooser.best_iteration + 1)
-        inner.append(Scored(held, task.from_proba(chooser.predict_proba(x_held), getattr(chooser, 'classes_', None)), j))
+        inner.append(Scored(held, task.from_proba(chooser.predict_proba(seen), getattr(chooser, 'classes_', None)), j))
     final, facts = make(), dict(inner_parts=len(parts), training_rows=whole.height)
     if trees:
         facts['trees'] = round(np.mean(trees))
         final.set_params(n_estimators=facts['trees'], early_stopping_rounds=None)
-    final = _fit_one(final, x(whole), task.labels(whole['label']), whole['group'].to_numpy())
-    return final, inner, facts
+    return _fit_one(final, x(whole), whole, task, weigh), inner, facts
 
 # %% ../../nbs/learning/18_fitting.ipynb #0fcd785b
-def inner_parts(m: Material) -> list[tuple[pl.DataFrame, pl.DataFrame]]:  # rows fitted on and rows held out
+def inner_parts(m: Material) -> dict[int, tuple[pl.DataFrame, pl.DataFrame]]:  # number -> rows fitted on and rows held out
     "Inner parts that have rows; where one alone has, because a needed network scored no other, two cut inside it."
     present = set(m.rows['video_id'])
     filled = [j for j, part in enumerate(m.split.inner, 1) if present & set(part)]
-    if len(filled) > 1: return [fit_rows(m.rows, m.split, j) for j in filled]
+    if len(filled) > 1: return {j: fit_rows(m.rows, m.split, j) for j in filled}
     training = select_rows(m.rows, m.split).unique('video_id', maintain_order=True)
     try: inside = m.split.within(training, training['video_id'])
     except ValueError as e: raise ValueError(f'{m.spec.name} has rows of {len(filled)} inner part alone, and {e} Train the networks it needs with training.inner_folds=2 or more') from e
-    return [fit_rows(m.rows, inside, j) for j in range(1, len(inside.inner) + 1)]
+    return {j: fit_rows(m.rows, inside, j) for j in range(1, len(inside.inner) + 1)}
 
 def fit_estimator(m: Material, folder: Path, tracker) -> Fit:
     "Fit an estimator on its inputs' columns, side by side."
     def x(rows): return matrix(rows, inputs_of(m.spec), m.place, m.cfg)
-    final, inner, facts = cross_fit(lambda: build(m.spec, m.cfg, m.task), x, m.task, inner_parts(m), select_rows(m.rows, m.split))
+    final, inner, facts = cross_fit(lambda: build(m.spec, m.cfg, m.task), x, m.task, inner_parts(m), select_rows(m.rows, m.split), m.cfg.data.weigh)
     detector = Detector(m.spec, m.cfg, m.task, [Member(estimator=final)], place=m.place)
     return Fit(detector, inner, reported(m, detector.score), dict(facts, columns=int(getattr(final, 'n_features_in_', 0))))
 
@@ -157,6 +175,7 @@ def _train(m, j, folder, tracker):
 # %% ../../nbs/learning/18_fitting.ipynb #d311bf3a
 def fit_network(m: Material, folder: Path, tracker, quiet: Callable | None = None) -> Fit:  # quiet: gives a tracker for an inner network that is not the reported one
     "Train a network a wanted inner part; the first scores the reported rows."
+    if m.cfg.data.weigh != 'rows': raise ValueError(f'data.weigh={m.cfg.data.weigh} is for estimators: {m.spec.name} is a network, leave it at rows')
     detectors, inner, facts, halved = {}, [], {}, []
     for j in range(1, _inner_networks(m.cfg, m.split) + 1):
         checkpoints = folder/'checkpoints' if j == 1 else folder/f'checkpoints_{j}'
@@ -188,8 +207,8 @@ def _looked_up(rows, values):
 def _fit_on_frozen(m, network):
     base = Detector(m.spec, m.cfg, m.task, [Member(network)], place=m.place)
     x = _looked_up(m.rows, embeddings(base, m.rows, source_of(m.spec)['code']))
-    parts = [fit_rows(m.rows, m.split, j) for j in range(1, len(m.split.inner) + 1)]
-    final, inner, facts = cross_fit(lambda: _estimator(m), x, m.task, parts, select_rows(m.rows, m.split))
+    parts = {j: fit_rows(m.rows, m.split, j) for j in range(1, len(m.split.inner) + 1)}
+    final, inner, facts = cross_fit(lambda: _estimator(m), x, m.task, parts, select_rows(m.rows, m.split), m.cfg.data.weigh)
     def ask(rows): return m.task.from_proba(final.predict_proba(x(rows)), getattr(final, 'classes_', None))
     facts |= dict(columns=x(m.rows[:1]).shape[1], weights=origin_of(network), parameters=count_parameters(network)[1])
     return Fit(Detector(m.spec, m.cfg, m.task, [Member(network, final)], place=m.place), inner, reported(m, ask), facts)
@@ -199,8 +218,8 @@ def _cut_inside(m, unseen):
     "Two parts of the rows that a network never saw, to choose by; none where they are of too few events, and then nothing is chosen."
     there = unseen.unique('video_id', maintain_order=True)
     try: inside = m.split.within(there, there['video_id'])
-    except ValueError: return []
-    return [fit_rows(unseen, inside, i) for i in range(1, len(inside.inner) + 1)]
+    except ValueError: return {}
+    return {i: fit_rows(unseen, inside, i) for i in range(1, len(inside.inner) + 1)}
 
 def _fit_on_needed(m):
     run, members, inner, asked, rows_used = m.runs[0], [], [], [], 0
@@ -212,7 +231,7 @@ def _fit_on_needed(m):
         both = pl.concat([unseen, val])
         x = _looked_up(both, embeddings(source, both, source_of(source.spec)['code']))
         parts = _cut_inside(m, unseen)
-        final, held, facts = cross_fit(lambda: _estimator(m), x, m.task, parts, unseen)
+        final, held, facts = cross_fit(lambda: _estimator(m), x, m.task, parts, unseen, m.cfg.data.weigh)
         inner += [Scored(s.rows, s.scores, j) for s in held]
         asked.append(lambda rows, final=final, x=x: m.task.from_proba(final.predict_proba(x(rows)), getattr(final, 'classes_', None)))
         rows_used += unseen.height

@@ -36,7 +36,7 @@ def resolve(spec: Spec, overrides: str | list[str] = '', place: Workspace | None
     return compose(spec, words, corpus=corpus)
 
 # %% ../../nbs/learning/16_runs.ipynb #5e7a2d02
-KEYS = {'network': ('augment', 'loss', 'optim', 'training'), 'estimator': ('training.seed',), 'embedding': ('training.seed',)}  # besides what all read
+KEYS = {'network': ('augment', 'loss', 'optim', 'training'), 'estimator': ('training.seed', 'data.weigh'), 'embedding': ('training.seed', 'data.weigh')}  # besides what all read
 COMMON = ('pretrained', 'model', 'split', 'data.variants', 'data.permuted')
 
 def run_hash(spec: Spec, cfg: RunConfig) -> str:  # 16 hexadecimal digits

@@ -19,10 +19,10 @@ from ..scores.tasks import Task
 # %% ../../nbs/5q_x3d.ipynb #14c38e9c
 class X3D(KineticsNetwork):
     "X3D's trunk with a linear head."
-    def __init__(self, num_outputs: int, depth: float, dropout: float, checkpointing: bool):
+    def __init__(self, num_outputs: int, depth: float, width: float, dropout: float, checkpointing: bool):
         super().__init__()
         self.checkpointing = checkpointing
-        self.backbone = create_x3d(depth_factor=depth, dropout_rate=0, head_activation=None)
+        self.backbone = create_x3d(depth_factor=depth, width_factor=width, dropout_rate=0, head_activation=None)
         top = self.backbone.blocks[-1]
         top.pool.pool, top.proj = nn.AdaptiveAvgPool3d(1), nn.Identity()
         self.head = Head(2048, num_outputs, dropout)
@@ -37,17 +37,19 @@ DEPTHS = {'XS': 2.2, 'S': 2.2, 'M': 2.2, 'L': 5.0}  # size -> depth factor
 def x3d(task: Task,  # what its logits mean
         size: str = 'M',  # XS, S, M or L: whose depth and published weights
         depth: float | None = None,  # depth factor instead of the size's; there are no weights for it
+        width: float | None = None,  # width factor instead of 2; there are no weights for it
         dropout: float = 0.5,  # before the linear layer, in [0, 1)
         checkpointing: bool = False,  # compute activations twice: a third of the memory, a third more time
         pretrained: bool = True,  # start from Kinetics-400 weights
         ) -> X3D:
     """Channel-wise 3D convolutions over space and time, a network of few parameters.
 
-    Raises `ValueError` for an unknown size or a depth without published weights, `MissingWeights` when they cannot be had.
+    Raises `ValueError` for an unknown size or a depth or width without published weights, `MissingWeights` when they cannot be had.
     """
     if size not in DEPTHS: raise ValueError(f'model.size={size}: X3D comes in {", ".join(DEPTHS)}')
-    if pretrained and depth is not None: raise ValueError(f'model.depth={depth}: no weights are published for it, leave it out or set pretrained=false')
-    model = X3D(task.outputs, DEPTHS[size] if depth is None else depth, dropout, checkpointing)
+    for name, value in dict(depth=depth, width=width).items():
+        if pretrained and value is not None: raise ValueError(f'model.{name}={value}: no weights are published for it, leave it out or set pretrained=false')
+    model = X3D(task.outputs, DEPTHS[size] if depth is None else depth, 2.0 if width is None else width, dropout, checkpointing)
     return load_kinetics_weights(model, f'x3d_{size.lower()}') if pretrained else model
 
 # %% ../../nbs/5q_x3d.ipynb #f7846e8c
@@ -56,7 +58,7 @@ spec = Spec('x3d', x3d, clip=Clip(frames=16, size=224, span=2.67),  # every fift
             variants={'xs': {'model.size': 'XS', 'data.frames': 4, 'data.size': 160, 'data.span': 1.6},
                       's': {'model.size': 'S', 'data.frames': 13, 'data.size': 160, 'data.span': 2.6},
                       'l': {'model.size': 'L', 'data.size': 312, 'model.checkpointing': True}},
-            profiles={'small': SMALL | {'model.depth': 1.0, 'optim.lr': 2e-3}},
+            profiles={'small': SMALL | {'model.depth': 1.0, 'model.width': 1.0, 'optim.lr': 2e-3}},
             tiny={'data.frames': 4, 'data.size': 48, 'model.depth': 1.0, 'pretrained': False},
             grid={'optim.lr': [4e-4, 1.25e-3, 4e-3], 'model.dropout': [0.3, 0.5]},
             resources={'memory_gb': 16, 'gpus': 1, 'hours': 10})

@@ -128,9 +128,12 @@ def train_folds(models: list[str], # names
                 data: str = '', # the workspace
                 overrides: str | list[str] = '',
                 workers: int = 0, # runs at the same time; 0: one a core
+                floor: str = '', # a model that is trained on permuted labels too
                ) -> list[Outcome]:
     "Execute every model's notebook on every fold; what is done is skipped."
-    jobs = training_jobs(models, folds or list(range(1, available_folds(data) + 1)), data, overrides)
+    words, folds = shlex.split(overrides) if isinstance(overrides, str) else list(overrides), folds or list(range(1, available_folds(data) + 1))
+    jobs = training_jobs(models, folds, data, words)
+    if floor: jobs += training_jobs([floor], folds, data, [*words, 'data.permuted=0', 'experiment.name=permuted'])
     if deletes_existing(): delete_existing(jobs)
     for job in jobs:
         if 'experiment.again=true' in shlex.split(job.parameters['overrides']): job.marker('done').unlink(missing_ok=True)

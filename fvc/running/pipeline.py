@@ -189,15 +189,13 @@ def train_all(models: list[str], # names
     from fvc.learning.fitting import distributes
     from fvc.learning.runs import typed_run
     from fvc.running.model_training import train_folds
-    outcomes = train_folds(models, None, data, overrides, workers)
-    network = next((m for m in models if distributes(typed_run(m)[0])), None)
-    if network is None: return outcomes
+    network = next((m for m in models if distributes(typed_run(m)[0])), '')
     try: permuted_folds(Workspace.find(data).read_folds())
     except ValueError as e:
-        print(f'no floor of permuted labels: {e}')
-        return outcomes
-    print(f'floor: {network} on permuted labels')
-    return outcomes + train_folds([network], None, data, [*overrides, 'data.permuted=0', 'experiment.name=permuted'], workers)
+        if network: print(f'no floor of permuted labels: {e}')
+        network = ''
+    if network: print(f'floor: {network} on permuted labels')
+    return train_folds(models, None, data, overrides, workers, network)
 
 # %% ../../nbs/running/03_pipeline.ipynb #b9e44dc6
 def run(source: str | None = None, # folder with archives or videos; `None`: what is indexed, else the built-in sample
