@@ -4,9 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import polars as pl
 import pytest
@@ -407,3 +409,34 @@ def test_a_search_sees_inner_rows_alone(corpus, model, words):
         assert again.about['rows'] == rows, 'labels of the reported fold are no part of what a trial reads'
     finally:
         place.folds.write_bytes(kept)
+
+
+POOL = '''
+import signal, sys
+from pathlib import Path
+from fvc.running.notebooks import Job, execute_all
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+folder = Path(sys.argv[1])
+execute_all([Job(folder/f'{n}.ipynb', folder/f'{n}_out.ipynb') for n in ('a', 'b', 'c')], 2)
+'''
+
+
+def test_who_is_interrupted_ends_the_notebooks_that_run(tmp_path):
+    for name in 'abc':
+        code = f"import os, time; open(r'{tmp_path}/{name}.pid', 'w').write(str(os.getpid())); time.sleep(300)"
+        nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('x = 1', metadata=dict(tags=['parameters'])), nbformat.v4.new_code_cell(code)], metadata=dict(kernelspec=dict(name='python3', display_name='', language='python')))
+        nbformat.write(nb, tmp_path / f'{name}.ipynb')
+    pool = subprocess.Popen([sys.executable, '-c', POOL, tmp_path], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    pids = [tmp_path / 'a.pid', tmp_path / 'b.pid']
+    wait_for(lambda: pool.poll() is not None or all(p.is_file() and p.read_text() for p in pids), 180)
+    pool.terminate()
+    assert 'KeyboardInterrupt' in pool.communicate(timeout=60)[1] and pool.returncode
+    wait_for(lambda: not any(Path('/proc', p.read_text()).exists() for p in pids), 30)
+    assert not (tmp_path / 'c.pid').exists() and not [*tmp_path.glob('*.failed*'), *tmp_path.glob('*.done.json')]
+
+
+def wait_for(reached, seconds):
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end, 'it never came'
+        time.sleep(0.1)

@@ -6,7 +6,7 @@
 __all__ = ['STARTS', 'UNANSWERED', 'Job', 'execute', 'Outcome', 'execute_all', 'to_html']
 
 # %% ../../nbs/running/02_notebooks.ipynb #e3b8008c
-import json, os, subprocess, sys, time
+import json, os, subprocess, sys, threading, time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -70,12 +70,18 @@ def mark(self: Job, state: str, **facts):
 STARTS = 3  # times that a kernel may fail to start
 UNANSWERED = ("Kernel didn't respond in", 'Kernel died before replying to kernel_info')  # what papermill says of one that never ran a cell
 
+_running, _stopped = set(), threading.Event()  # processes that execute notebooks, and whether they were told to end
+
 def _run(command, env):
-    "Papermill's end; where its kernel never answered, that of another try."
+    "Papermill's end and what it said; where its kernel never answered, that of another try."
     for _ in range(STARTS):
-        ended = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=env)
-        if ended.returncode == 0 or not any(said in ended.stderr for said in UNANSWERED): break
-    return ended
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL, env=env) as child:
+            _running.add(child)
+            if _stopped.is_set(): child.terminate()
+            try: said = child.communicate()[1]
+            finally: _running.discard(child)
+        if child.returncode == 0 or _stopped.is_set() or not any(words in said for words in UNANSWERED): break
+    return child.returncode, said
 
 # %% ../../nbs/running/02_notebooks.ipynb #25f87d02
 def execute(job: Job,
@@ -90,9 +96,10 @@ def execute(job: Job,
     start, env = time.time(), dict(os.environ, PYTHONWARNINGS='ignore', MPLBACKEND='module://matplotlib_inline.backend_inline')
     env.pop(DELETE, None)  # what is removed is removed once, by who starts the jobs
     for k in ('OMP', 'MKL', 'OPENBLAS') if threads else (): env.setdefault(f'{k}_NUM_THREADS', str(threads))  # what the user has set stands
-    run = _run(command, env)
-    state = 'done' if run.returncode == 0 else 'failed'
-    error = '' if state == 'done' else _last_line(run.stderr)
+    ended, said = _run(command, env)
+    if ended and _stopped.is_set(): raise InterruptedError(f'{job.notebook.name} was told to end')
+    state = 'failed' if ended else 'done'
+    error = _last_line(said) if ended else ''
     if state == 'failed' and job.output.is_file(): job.output.replace(job.partial)
     _attach(job, job.output if state == 'done' else job.partial)
     job.mark(state, seconds=round(time.time() - start, 1), error=error)
@@ -128,32 +135,37 @@ def execute_all(jobs: list[Job], # or whatever else has `output` and `after`
                 name: str = 'notebooks', # in front of the progress bar
                 work: Callable = execute, # does one job on so many threads: state and note
                ) -> list[Outcome]: # in the order of `jobs`
-    "Execute jobs in a bounded pool; a failed one does not stop the others."
+    "Execute jobs in a bounded pool; a failed one does not stop the others, and who is interrupted ends those that run."
     from tqdm import tqdm
     workers = workers or os.cpu_count()
     pool, threads = ThreadPoolExecutor(workers), max(1, os.cpu_count() // min(workers, len(jobs) or 1))
-    found, running, waiting = {}, {}, list(jobs)
+    found, begun, waiting = {}, {}, list(jobs)
+    _stopped.clear()
     with tqdm(total=len(jobs), desc=name, unit='run', delay=2, file=sys.stderr) as bar:
         try:
-            while waiting or running:
-                for job in _ready(waiting, running, found):
+            while waiting or begun:
+                for job in _ready(waiting, begun, found):
                     waiting.remove(job)
-                    running[pool.submit(work, job, threads)] = job
-                ended = wait(running, return_when=FIRST_COMPLETED).done if running else ()
-                for future in ended: found[running.pop(future).output] = future.result()
+                    begun[pool.submit(work, job, threads)] = job
+                ended = wait(begun, return_when=FIRST_COMPLETED).done if begun else ()
+                for future in ended: found[begun.pop(future).output] = future.result()
                 for job in [j for j in waiting if any(found.get(p, ('',))[0] == 'failed' for p in j.after)]:
                     waiting.remove(job)
                     found[job.output] = ('failed', 'a run that it needs failed')
                 bar.update(len(found) - bar.n)
+        except BaseException:
+            _stopped.set()
+            for child in [*_running]: child.terminate()
+            raise
         finally: pool.shutdown(cancel_futures=True)
     return [Outcome(job, *found[job.output]) for job in jobs]
 
 # %% ../../nbs/running/02_notebooks.ipynb #2eca413a
-def _ready(waiting, running, found):
+def _ready(waiting, begun, found):
     "Jobs that nothing keeps back; raises ValueError where jobs wait for each other."
-    todo = {j.output for j in (*waiting, *running.values())}
+    todo = {j.output for j in (*waiting, *begun.values())}
     ready = [j for j in waiting if not any(p in todo for p in j.after)]
-    if waiting and not ready and not running and not any(found.get(p, ('',))[0] == 'failed' for j in waiting for p in j.after):
+    if waiting and not ready and not begun and not any(found.get(p, ('',))[0] == 'failed' for j in waiting for p in j.after):
         raise ValueError(f'jobs wait for each other: {", ".join(j.output.stem for j in waiting)}')
     return ready
 
