@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from conftest import write_clip
-from fvc.core.config import compose
+from conftest import ROOT, write_clip
+from fvc.core.config import ALIASES, compose
 from fvc.core.table import read_table
 from fvc.core.workspace import Workspace
 from fvc.corpus.existing import filter_existing_videos
@@ -187,11 +187,12 @@ def test_stage_5_is_called_by_paths(copied, capsys):
     assert {o.job.folder.parent.name.partition('@')[0] for o in outcomes} == {'logistic_regression', 'svm', 'ensemble'}
     assert {o.job.folder.parents[1] for o in outcomes} == {copied / 'data' / 'stage5'} and not (copied / 'data' / 'mlflow.db').exists()
     assert 'FVC_STAGE2_OUTPUT_DIR' not in os.environ
-    one = dict(given, model_types=['svm'])
+    assert all((o.job.folder / 'metrics.jsonl').stat().st_size and (o.job.folder / 'config.json').is_file() for o in outcomes), 'only MLflow is left out'
+    one = dict(given, model_types=['svm'], use_tracking=True, use_mlflow=False)
     stamp = lambda: [(o.folder / 'metadata.json').stat().st_mtime_ns for o in Run(place, 'svm').folds]
     before = stamp()
     stage5_train_models(**one, resume=False)
-    assert all(a < b for a, b in zip(before, stamp()))
+    assert all(a < b for a, b in zip(before, stamp())) and not (copied / 'data' / 'mlflow.db').exists()
 
 
 def test_stage_5_says_what_it_cannot_do(copied):
@@ -219,6 +220,16 @@ def test_existing_folds_are_removed_when_asked(copied, monkeypatch):
     assert not any(f.exists() for f in folders)
 
 
+def test_aliases_of_keys_stand_in_one_place():
+    "Each means what it says, and no other module names it."
+    for alias, key in ALIASES.items():
+        value = {'training.use_amp': 'true'}.get(alias, '3')
+        said, own = (compose('x3d', f'{name}={typed}').hash() for name, typed in ((alias, value), (key, 'auto' if alias == 'training.use_amp' else value)))
+        assert said == own != compose('x3d').hash(), alias
+    elsewhere = [p for p in (ROOT / 'fvc').rglob('*.py') if p.name not in ('config.py', '_modidx.py') and any(f"'{alias}'" in p.read_text() for alias in ALIASES)]
+    assert len(ALIASES) == 7 and elsewhere == []
+
+
 def test_resolution_is_the_name_of_bilinear(copied):
     assert compose(None, 'stages.scaling.method=resolution').hash() == compose(None, '').hash()
     place = copied / 'data'
@@ -229,4 +240,7 @@ def test_resolution_is_the_name_of_bilinear(copied):
     assert main(['stage', '4', *words, '--num-frames', '3', '--method', 'bilinear', 'stages.workers=1']) == 0
     cfg = compose(None, 'stages.augmentation.num_augmentations=2 stages.scaling.target_size=64 stages.scaled_features.num_frames=3')
     assert read_table(Workspace(place).table(4, cfg)).height == scaled.height
+    assert main(['stage', '2', '--data', str(place), '--num-augmentations', '2', '--num-frames', '3', 'stages.workers=1']) == 0
+    few = compose(None, 'stages.augmentation.num_augmentations=2 stages.features.num_frames=3')
+    assert read_table(Workspace(place).table(2, few)).height == scaled.height and Workspace(place).table(2, few) != Workspace(place).table(2, compose(None, 'stages.augmentation.num_augmentations=2'))
     assert main(['stage', '2', '--data', str(place), '--target-size', '64']) == 2

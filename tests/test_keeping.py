@@ -71,8 +71,9 @@ def place(whole, tmp_path):
 
 
 def contents(folder):
-    "Every file and link by what it is, a table by its rows; locks do not count."
+    "Every file and link by what it is, a table by its rows; locks and records of runs do not count."
     files = [p for p in folder.rglob('*') if (p.is_file() or p.is_symlink()) and p.name not in ('.lock', 'lock', 'lock-whole') and p.parent.name != '.locks']
+    files = [p for p in files if p.parent.suffix != '.record' and not p.name.startswith('data_versions.')]
     return {str(p.relative_to(folder)): content(p) for p in files}
 
 

@@ -125,6 +125,11 @@ def tables(self: Workspace, stage: int) -> list[Path]: # 0 to 4; sorted
     if stage == 0: return [self.index] if self.index.is_file() else []
     return family(self.folder(stage)/STAGES[stage][1])
 
+@patch
+def record(self: Workspace, stage: int, cfg: RunConfig) -> Path: # 0 to 4
+    "Folder of what a stage's runs took and gave, beside its table."
+    return self.table(stage, cfg).with_suffix('.record')
+
 # %% ../../nbs/core/07_workspace.ipynb #5e7a1d05
 @patch
 def settings_there(self: Workspace, stage: int) -> list[dict]: # 1 to 4; {} for the defaults

@@ -16,7 +16,7 @@ from .forecast import Progress, footage, scheduled
 from ..core.files import FULL, TEMPORARY, AlreadyRunning, CannotWrite, DiskFull, file_sha256, locked
 from ..core.table import ByVideo, Parts
 from ..core.workspace import Workspace
-from .workers import PASSING, Failure, cores, is_caused_by, process
+from .workers import PASSING, Failure, Spent, cores, is_caused_by, process
 
 # %% ../../nbs/engine/03_per_video.ipynb #c2a2b24b
 class Stop:
@@ -183,7 +183,7 @@ def _to_do(earlier, videos, mine, parts):
         elif not (done and complete): parts.append(video_id, _rows_of(item, expected, standing, [], earlier.hash))
     return todo
 
-def _work_through(name, work, todo, videos, earlier, parts, run, stop):
+def _work_through(name, work, todo, videos, earlier, parts, run, stop, told):
     "Do what is to do, keeping every video's rows as they come."
     import polars as pl
     seen = footage(videos.table.filter(pl.col('video_id').is_in(todo)))
@@ -197,6 +197,7 @@ def _work_through(name, work, todo, videos, earlier, parts, run, stop):
             rows = _rows_of(whole, earlier.expected(whole), item['kept'], answer, earlier.hash)
             parts.append(item['video_id'], rows)
             progress.add(item, [r for r in rows if r['variant'] not in item['kept']], spent)
+            told(spent)
 
 # %% ../../nbs/engine/03_per_video.ipynb #234db72d
 def run_stage(name: str, # shown in front of the progress bar, e.g. 'stage 1'
@@ -211,6 +212,7 @@ def run_stage(name: str, # shown in front of the progress bar, e.g. 'stage 1'
              variants: list[str] | None = None, # rows that each video gets; None: one for each that came in
              row_config: dict | None = None, # settings that one row depends on, where not all of `config`
              settings: dict | None = None, # by which the table is found, kept in it
+             told: Callable[[Spent], None] = lambda spent: None, # gets what each video took
              ): # polars.DataFrame
     """Run `work` over a table with resume: rows that stand, here or in a table made with other settings, are not made again.
 
@@ -225,7 +227,7 @@ def run_stage(name: str, # shown in front of the progress bar, e.g. 'stage 1'
             earlier = _Earlier(parts, row_hash, place, run, variants)
             todo = _to_do(earlier, videos, mine, parts)
             print(f'{name}: {len(mine)} videos, {len(mine) - len(todo)} done before, {len(todo)} to do')
-            try: _work_through(name, work, todo, videos, earlier, parts, run, stop)
+            try: _work_through(name, work, todo, videos, earlier, parts, run, stop, told)
             finally: sweep()
             if not share: return parts.compact(videos.order, _schema(schema), _about(settings))
         return _merge(parts, videos, set(mine), _schema(schema), earlier, _about(settings))

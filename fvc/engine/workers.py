@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PASSING', 'MACHINE', 'ENVIRONMENT', 'SERVE', 'START_LIMIT', 'STARTS', 'is_caused_by', 'Failure', 'blamed', 'settled',
-           'cores', 'Spent', 'process']
+           'cores', 'Spent', 'most_memory', 'process']
 
 # %% ../../nbs/engine/01_workers.ipynb #9301c130
 import ctypes, errno, math, os, resource, signal, socket, subprocess, sys, time, traceback
@@ -177,6 +177,14 @@ class Spent:
     "What one item took."
     cpu: float  # seconds of the worker's processor
     wall: float  # seconds
+    memory: float = 0.0  # most that its worker had taken until then, GiB
+
+def most_memory(pid: int | str = 'self') -> float: # GiB
+    "Most memory that a process has had so far; 0 for one that has ended."
+    try: said = Path(f'/proc/{pid}/status').read_text()
+    except OSError: return 0.0
+    found = [line for line in said.splitlines() if line.startswith('VmHWM:')]
+    return int(found[0].split()[1]) / 2**20 if found else 0.0
 
 # %% ../../nbs/engine/01_workers.ipynb #dd5973f0
 def process(work: Callable[[dict], list[dict]], # rows of one video
@@ -208,10 +216,10 @@ def process(work: Callable[[dict], list[dict]], # rows of one video
 def _heard(worker, said, again):
     "Draw the consequences of an answer; yield it if it is final."
     (verdict, answer, cpu), item, wall = said, worker.item, time.monotonic() - worker.began
-    worker.item = None
+    worker.item, memory = None, most_memory(worker.process.pid)
     if verdict == 'full': raise DiskFull(answer)
     if verdict not in ('ok', 'failed'): worker.end()
     if verdict == 'unready': worker.give(item)
     elif verdict in ('died', 'again', 'unwritable') and item['attempt'] == 1: again.append(dict(item, attempt=2))
     elif verdict == 'unwritable': raise CannotWrite(answer)
-    else: yield item, 'ok' if verdict == 'ok' else 'failed', answer, Spent(cpu or wall, wall)
+    else: yield item, 'ok' if verdict == 'ok' else 'failed', answer, Spent(cpu or wall, wall, memory)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PICTURES', 'CAPTIONS', 'RUN_CAPTIONS', 'FOLD_METRICS', 'EPOCH_METRICS', 'save_fold_figures', 'run_curves',
-           'run_summary', 'save_run_figures', 'report_run']
+           'run_summary', 'search_trials', 'draw_searches', 'save_run_figures', 'report_run']
 
 # %% ../../nbs/evidence/01_figures.ipynb #e69cc24d
 import html, json
@@ -15,12 +15,13 @@ import numpy as np
 import polars as pl
 from fastcore.basics import patch
 
+from ..core.config import RunConfig, flattened
 from ..core.workspace import Workspace
 from ..video.frames import pick_frames
 from ..learning.inputs import read_picture
 from ..core.files import locked, write_json
-from ..learning.runs import FoldResult, Run, finite, summarise
-from ..scores.fold_plots import plot_metrics_by_fold, plot_prediction_distribution, plot_roc_pr_folds, plot_training_folds
+from ..learning.runs import FoldResult, Run, finished_runs, finite, summarise
+from ..scores.fold_plots import plot_metrics_by_fold, plot_prediction_distribution, plot_roc_pr_folds, plot_search, plot_training_folds
 from ..scores.intervals import group_bootstrap
 from ..scores.tables import interval, picture_html, shown, table_html
 from ..scores.tasks import Task
@@ -104,7 +105,8 @@ def _repr_html_(self: FoldResult) -> str:
 # %% ../../nbs/evidence/01_figures.ipynb #92fb676b
 RUN_CAPTIONS = dict(training_curves='Loss, accuracy and F1 by epoch: each fold thin, their mean thick.', roc_pr_curves='ROC, and precision by recall: each fold thin, their mean thick.',
                     confusion_matrix='Truth against decision in all folds, each fold at its own threshold.', prediction_distribution='Scores of each class in all folds.',
-                    cv_fold_comparison='Metrics of each fold (its number above the dot) and their mean.')
+                    cv_fold_comparison='Metrics of each fold (its number above the dot) and their mean.',
+                    hyperparameter_search='Inner score of every trial of a search, by each setting that was varied; the best is ringed.')
 FOLD_METRICS = dict(auc='AUC', ap='AP', acc='accuracy', f1='F1', precision='precision', recall='recall')
 EPOCH_METRICS = [f'{phase}_{name}' for phase in ('train', 'inner') for name in ('loss', 'acc', 'f1')]
 
@@ -139,6 +141,45 @@ def run_summary(run: Run) -> dict:  # run, folds, expected, headline with interv
     return finite(dict(run=run.name, folds=[f.fold for f in run.folds], expected=run.expected, videos=pred.height, groups=pred['group'].n_unique(), headline=headline,
                        metrics=metrics, confusion=task.confusion(pred['label'], pred['decision']).tolist(), confused=list(task.confused)))
 
+# %% ../../nbs/evidence/01_figures.ipynb #5ea7c402
+def _alike(fold):
+    "What two folds of one model must share, so that their inner scores can be compared."
+    cfg = fold.config
+    return cfg['profile'], cfg['variant'], cfg['split'], cfg['data']['permuted'], fold.about['corpus']
+
+def _tried(fold):
+    "Settings of a trial that can change a result."
+    shared = dict(flattened(RunConfig().to_dict(local=False)))
+    return {k: v for k, v in flattened(fold.config) if k in shared or k.startswith(('model.', 'loss.', 'augment.'))}
+
+def search_trials(run: Run) -> list[tuple[dict, float]]:  # settings that vary, and the mean of the inner headline over the folds they were tried on
+    "Trials of a run's model: folds that were trained and scored on inner rows alone, of the same corpus, split, variant and profile."
+    names = [name for name in run.place.runs() if Run(run.place, name).model == run.model]
+    found = [FoldResult.load(p.parent) for name in names for p in sorted(run.place.run(name).glob('search/fold_*/metadata.json'))]
+    found = [fold for fold in found if _alike(fold) == _alike(run.folds[0])]
+    settings = [_tried(fold) for fold in found]
+    keys = [k for k in (settings[0] if settings else {}) if len({json.dumps(s.get(k)) for s in settings}) > 1]
+    trials = {}
+    for fold, said in zip(found, settings):
+        tried = {k: said.get(k) for k in keys}
+        score = fold.facts['inner'].get('chosen_by')
+        trials.setdefault(json.dumps(tried), (tried, []))[1].append(np.nan if score is None else score)
+    return [(tried, float(np.mean(scores))) for tried, scores in trials.values()] if keys else []
+
+# %% ../../nbs/evidence/01_figures.ipynb #5ea7c403
+def _draw_search(run):
+    "Plot of the search for a run's settings, where there was one."
+    file, trials = run.folder/'plots'/'hyperparameter_search.png', search_trials(run)
+    if trials: return [save_plot(plot_search(trials, f'inner_{Task.of(run.place).headline}')[0], file)]
+    file.unlink(missing_ok=True)
+    return []
+
+def draw_searches(place: Workspace, model: str):
+    "Draw the search again in every finished run of a model: there is a new trial."
+    for run in finished_runs(place):
+        if run.model != model: continue
+        with locked(run.folder/'.lock', run.folder, wait=True): _draw_search(run)
+
 # %% ../../nbs/evidence/01_figures.ipynb #6d803fc4
 def save_run_figures(run: Run) -> list[Path]:
     "Write a run's plots and `metrics_summary.json`, of all finished folds together; models without epochs have no training curves."
@@ -152,7 +193,7 @@ def save_run_figures(run: Run) -> list[Path]:
         axes['confusion_matrix'] = plot_confusion(np.array(summary['confusion']), task.confused)
         axes['prediction_distribution'] = plot_prediction_distribution(y, s, task.classes if len(task.classes) == 2 else ('other', 'the class'))[0]
         axes['cv_fold_comparison'] = plot_metrics_by_fold({word: summary['metrics'][name]['by_fold'] for name, word in FOLD_METRICS.items()})
-        saved = [save_plot(ax, folder/f'{name}.png') for name, ax in axes.items()]
+        saved = [save_plot(ax, folder/f'{name}.png') for name, ax in axes.items()] + _draw_search(run)
         write_json(folder/'metrics_summary.json', summary)
         return saved
 

@@ -22,7 +22,7 @@ from ..core.registry import Spec, spec_of
 from ..core.table import StaleConfiguration, _differences, write_table
 from ..core.workspace import Workspace, project_root
 from ..corpus.splits import Split, cut_inner, guard_split, holdout_split, kfold_split, look_alikes, split_from_file
-from ..evidence.figures import report_run, save_fold_figures
+from ..evidence.figures import draw_searches, report_run, save_fold_figures
 from ..learning.checks import check_model
 from ..learning.detector import check_served, load_detector
 from ..learning.fitting import Fit, Material, chosen, distributes, fit, gather, scored_table
@@ -174,6 +174,7 @@ def train(run: FoldRun, m: Material, about: dict) -> FoldResult:
         if not begun and not any(run.folder.rglob('epoch_*')) and not (run.folder/'mlflow.json').is_file(): _discard(run)
         raise
     for left in run.folder.glob('checkpoints*'): shutil.rmtree(left)
+    if run.inner_only: draw_searches(run.place, run.spec.name)
     if not run.unreported: report_run(Run(run.place, run.name))
     return result
 

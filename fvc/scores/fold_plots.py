@@ -4,20 +4,23 @@
 
 # %% auto #0
 __all__ = ['SIZE', 'WORDS', 'GRID', 'mean_curve', 'plot_training_folds', 'fold_curves', 'plot_roc_pr_folds',
-           'plot_prediction_distribution', 'plot_metrics_by_fold']
+           'plot_prediction_distribution', 'plot_metrics_by_fold', 'plot_search']
 
 # %% ../../nbs/scores/07_fold_plots.ipynb #ae3dc4ba
 import matplotlib.pyplot as plt
 import numpy as np
 
-from .plots import COLORS, FLOOR, _legend, _rates, _style, new_axis, plot_score_distribution
+from .plots import COLORS, FLOOR, _legend, _rates, _style, new_axis, plot_hyperparameter_search, plot_score_distribution
 
 # %% ../../nbs/scores/07_fold_plots.ipynb #2a5e59e9
 SIZE = (9.5, 3.6)  # inches: as wide as a page is while its letters have 12 pixels
 
 def _panels(n):
-    "Axes side by side, in one figure of the house style."
-    with _style(): return plt.subplots(1, n, figsize=SIZE, layout='constrained', squeeze=False)[1][0]
+    "Axes side by side, three a row, in one figure of the house style."
+    rows = -(-n // 3)
+    with _style(): axes = plt.subplots(rows, min(n, 3), figsize=(SIZE[0], rows * SIZE[1]), layout='constrained', squeeze=False)[1].ravel()
+    for ax in axes[n:]: ax.set_visible(False)
+    return axes[:n]
 
 # %% ../../nbs/scores/07_fold_plots.ipynb #e5bb703e
 def mean_curve(curves: list[list[float]],  # one a fold, of any lengths
@@ -101,3 +104,13 @@ def plot_metrics_by_fold(values: dict[str, dict[int, float]],  # metric -> fold 
         if np.isfinite(found).any(): ax.hlines(np.nanmean(found), i - .3, i + .3, color='black', lw=2)
     ax.set_xticks(range(len(values)), list(values))
     return ax
+
+# %% ../../nbs/scores/07_fold_plots.ipynb #5ea7c401
+def plot_search(trials: list[tuple[dict, float]],  # what was tried, all with the same keys, and its score
+                metric: str,  # what the scores are
+                ) -> np.ndarray:  # one axis a setting
+    "Score of every trial by each setting that a search varied."
+    settings, scores = [tried for tried, _ in trials], [score for _, score in trials]
+    axes = _panels(len(settings[0]))
+    for ax, key in zip(axes, settings[0]): plot_hyperparameter_search([tried[key] for tried in settings], scores, key, metric, ax)
+    return axes

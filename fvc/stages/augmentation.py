@@ -220,12 +220,15 @@ def stage1_augment_videos(
     shard: tuple[int, int] = (1, 1)  # (i, n): the i-th of n shares
 ):  # polars.DataFrame, one row an original or copy
     "Write the copies of all videos and their table; raises FileNotFoundError before stage 0, DiskFull, UnknownName."
+    from fvc.learning.stage_records import StageRecord  # workers, which import this module, need none of it
     cfg, place = compose(None, overrides), Workspace.find(data).require_videos(1)
+    record = StageRecord(1, place, cfg)
     index, config, usual = place.read_index(), asdict(cfg.stages.augmentation), asdict(AugmentationStage())
     kinds = set(variants(config['num_augmentations'], config['kinds']).values())
     own = {k: f for k, f in parts('filter').items() if k in kinds and f.__module__ != 'fvc.stages.augmentation'}
     check_inputs('stage 1', index, place.index, place)
     names = ['original', *variants(config['num_augmentations'], config['kinds'])]
     row_config = config | {k: usual[k] for k in ('num_augmentations', 'kinds')}  # a copy is the same whichever others are made
-    return run_stage('stage 1', partial(work, own=own, folder=place.copies(1, cfg)), index, place.table(1, cfg), config, SCHEMA, place, cfg.stages,
-                     shard, names, row_config, table_settings(1, cfg))
+    table = run_stage('stage 1', partial(work, own=own, folder=place.copies(1, cfg)), index, place.table(1, cfg), config, SCHEMA, place, cfg.stages,
+                      shard, names, row_config, table_settings(1, cfg), record.add)
+    return record.keep(table)

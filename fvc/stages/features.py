@@ -71,10 +71,12 @@ def stage2_extract_features(
 
     Raises FileNotFoundError where stage 1 has not run with these settings.
     """
+    from fvc.learning.stage_records import StageRecord  # workers, which import this module, need none of it
     cfg, place, columns = compose(None, overrides), Workspace.find(data), feature_names(2)
+    record = StageRecord(2, place, cfg)
     rows, file, schema = place.read_rows(1, cfg), place.table(2, cfg), {'prefix': 'Boolean'} | dict.fromkeys(columns, 'Float64')
     check_inputs('stage 2', rows, place.table(1, cfg), place)
     config = {'num_frames': cfg.stages.features.num_frames}
-    table = run_stage('stage 2', work, rows, file, config, schema, place, cfg.stages, shard, settings=table_settings(2, cfg))
+    table = run_stage('stage 2', work, rows, file, config, schema, place, cfg.stages, shard, settings=table_settings(2, cfg), told=record.add)
     if cfg.stages.features.save_npy: save_arrays(table, columns, arrays_folder(file))
-    return table
+    return record.keep(table)

@@ -29,10 +29,12 @@ def stage4_extract_scaled_features(
 
     Raises FileNotFoundError where stage 3 has not run with these settings.
     """
+    from fvc.learning.stage_records import StageRecord  # workers, which import this module, need none of it
     cfg, place, columns = compose(None, overrides), Workspace.find(data), feature_names(4)
+    record = StageRecord(4, place, cfg)
     rows, file, schema = place.read_rows(3, cfg), place.table(4, cfg), {'prefix': 'Boolean'} | dict.fromkeys(columns, 'Float64')
     check_inputs('stage 4', rows, place.table(3, cfg), place, originals=False)
     config = {'num_frames': cfg.stages.scaled_features.num_frames}
-    table = run_stage('stage 4', work, rows, file, config, schema, place, cfg.stages, shard, settings=table_settings(4, cfg))
+    table = run_stage('stage 4', work, rows, file, config, schema, place, cfg.stages, shard, settings=table_settings(4, cfg), told=record.add)
     if cfg.stages.scaled_features.save_npy: save_arrays(table, columns, arrays_folder(file))
-    return table
+    return record.keep(table)

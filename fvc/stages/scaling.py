@@ -53,9 +53,12 @@ def stage3_scale_videos(data: str = '', # the workspace
                         shard: tuple[int, int] = (1, 1), # (i, n): the i-th of n shares
                        ): # polars.DataFrame, one row per row of stage 1
     "Write the scaled videos and their table; raises FileNotFoundError where stage 1 has not run with these settings, MissingWeights."
+    from fvc.learning.stage_records import StageRecord  # workers, which import this module, need none of it
     cfg, place = compose(None, overrides), Workspace.find(data)
+    record = StageRecord(3, place, cfg)
     scaling, rows = cfg.stages.scaling, place.read_rows(1, cfg)
     check_inputs('stage 3', rows, place.table(1, cfg), place)
     redrawing(scaling.method, scaling.weights)  # weights that are missing are said now, not once a video
-    return run_stage('stage 3', partial(work, folder=place.copies(3, cfg)), rows, place.table(3, cfg), asdict(scaling), SCHEMA, place,
-                     cfg.stages, shard, settings=table_settings(3, cfg))
+    table = run_stage('stage 3', partial(work, folder=place.copies(3, cfg)), rows, place.table(3, cfg), asdict(scaling), SCHEMA, place,
+                      cfg.stages, shard, settings=table_settings(3, cfg), told=record.add)
+    return record.keep(table)

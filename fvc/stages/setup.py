@@ -23,6 +23,7 @@ from ..corpus.sources import Plan, describe, place_videos
 from ..corpus.folds import cut_folds, extend_folds
 from ..corpus.groups import bridging_videos, group_rows
 from ..engine.per_video import only_writer
+from ..learning.stage_records import StageRecord
 from ..core.files import atomic_path
 from ..core.table import table_metadata, write_table
 from ..scores.tasks import Task
@@ -221,10 +222,12 @@ def setup(source: str | Path,           # folder with the archives or the videos
     cfg = compose(None, [*environment_words('split.'), *typed])
     options = cfg.stages.setup
     place = Workspace.find(data, new=True)
+    record = StageRecord(0, place, cfg)
     limits = dict(max_ratio=options.max_ratio, max_gigabytes=options.max_gigabytes)
     _refuse_unwritable(place)
     asked = Asked(options.task, options.fake_label)
     plan, password = describe(source, place, password, limits, options.metadata_only, asked)
     _leave_withdrawn(plan, place)
     _grouped(plan, place, cfg.split, options)  # can it be done? asked before anything is written
-    with only_writer(place.root): return _fill(plan, place, cfg, password, limits)
+    with only_writer(place.root): index = _fill(plan, place, cfg, password, limits)
+    return record.keep(index)

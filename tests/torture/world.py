@@ -117,12 +117,12 @@ def start(arguments, before=None, environment=None):
 
 
 def contents(place):
-    "Everything that a workspace holds, by path: rows and settings of Arrow tables, SHA-256 of other files; locks and rates do not count."
+    "Everything that a workspace holds, by path: rows and settings of Arrow tables, SHA-256 of other files; locks, rates and records of runs do not count."
     import pyarrow as pa
     found = {}
     for file in sorted(p for p in Path(place).rglob('*') if p.is_file() or p.is_symlink()):
         name = str(file.relative_to(place))
-        if file.name.startswith(('rates-', 'lock')) or file.name == '.lock':
+        if file.name.startswith(('rates-', 'lock', 'data_versions.')) or file.name == '.lock' or file.parent.suffix == '.record':
             continue
         if file.suffix == '.arrow' and not file.name.startswith('.'):
             with pa.OSFile(str(file)) as source:
