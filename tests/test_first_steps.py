@@ -1,15 +1,24 @@
 """What stops somebody in the first hour: an option that a library refuses, counts of another network than the trained one, what a failure leaves behind."""
 import json
+import os
 import re
 import subprocess
+import sys
 
+import numpy as np
+import polars as pl
 import pytest
 from conftest import ROOT
+from fvc.core import registry
 from fvc.core.config import compose
+from fvc.core.files import write_json
 from fvc.core.registry import Spec, spec_of
-from fvc.evidence.report import leaderboard
+from fvc.core.table import write_table
+from fvc.core.workspace import Workspace
+from fvc.evidence.report import compare_runs, leaderboard
 from fvc.learning import checks
 from fvc.learning.detector import build
+from fvc.learning.runs import Run, summarise
 from fvc.running import pipeline
 from fvc.running.cli import main
 from fvc.running.experiment import run_fold
@@ -90,3 +99,47 @@ def test_what_the_readme_makes_is_ignored_by_git(name, tmp_path):
     (tmp_path / '.gitignore').write_text((ROOT / '.gitignore').read_text())
     assert subprocess.run(['git', 'check-ignore', '-q', name], cwd=tmp_path).returncode == 0
     assert subprocess.run(['git', 'check-ignore', '-q', 'nbs/5q_x3d.ipynb'], cwd=tmp_path).returncode == 1
+
+
+def test_a_process_knows_the_parts_of_the_file_that_is_named(tmp_path):
+    "As kernels and further processes do: the environment names the file."
+    mine = tmp_path / 'my_loss.py'
+    mine.write_text("from fvc.core.registry import register_loss\n@register_loss('hinge')\ndef hinge(logits, target, *, margin: float = 1.0): return (margin - logits * (2 * target - 1)).clamp(min=0).mean(1)\n")
+    script = "from fvc.core.config import compose; print(compose('naive_cnn', 'loss=hinge').loss.margin)"
+    env = {**os.environ, 'FVC_USE': str(mine), 'PYTHONPATH': str(ROOT)}
+    assert subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, env=env).stdout == '1.0\n'
+
+
+def finished_fold(place, run, fold, scores, metrics):
+    "A finished fold as training leaves it, as far as a comparison reads it."
+    rows = place.read_folds().filter(pl.col('fold') == fold)
+    folder = place.run(run) / f'fold_{fold}'
+    write_json(folder / 'metadata.json', dict(run=run, fold=fold, metrics=metrics, facts=dict(inner={})))
+    write_json(folder / 'config.json', compose('naive_cnn', 'split.n_splits=2').to_dict())
+    table = rows.select('video_id', variant=pl.lit('original'), group='group', fold=pl.col('fold').cast(pl.Int64), part=pl.lit('val'), label='label',
+                        score=pl.Series([scores[int(y)] for y in rows['label']]), threshold=pl.lit(0.5))
+    write_table(table.with_columns(decision=(pl.col('score') >= 0.5).cast(pl.Int64)), folder / 'predictions.arrow', {})
+
+
+@pytest.fixture
+def brier(monkeypatch):
+    "A metric that is registered for one test."
+    monkeypatch.setitem(registry._parts, 'metric', {'brier': lambda outcome, weights: np.average(((outcome.scores - outcome.labels) ** 2).mean(1), weights=weights)})
+
+
+def test_runs_are_compared_by_a_metric_of_ones_own_on_their_scores(corpus, brier):
+    place = Workspace(corpus)
+    for k in (1, 2):
+        finished_fold(place, 'naive_cnn@sure', k, (0.1, 0.9), dict(val_auc=1.0))
+        finished_fold(place, 'naive_cnn@unsure', k, (0.4, 0.6), dict(val_auc=1.0))
+    found = compare_runs('naive_cnn@unsure', 'naive_cnn@sure', str(corpus), 'brier')
+    assert found['difference'] == pytest.approx(0.16 - 0.01)
+    assert compare_runs('naive_cnn@unsure', 'naive_cnn@sure', str(corpus), 'acc')['difference'] == 0
+
+
+def test_a_metric_that_came_later_is_summarised_where_all_folds_have_it(corpus):
+    place = Workspace(corpus)
+    finished_fold(place, 'naive_cnn@late', 1, (0.1, 0.9), dict(val_auc=1.0, val_brier=0.2))
+    finished_fold(place, 'naive_cnn@late', 2, (0.1, 0.9), dict(val_auc=0.5))
+    summary = summarise(Run(place, 'naive_cnn@late'))
+    assert summary['mean_val_auc'] == 0.75 and 'mean_val_brier' not in summary
