@@ -105,7 +105,7 @@ def test_a_process_knows_the_parts_of_the_file_that_is_named(tmp_path):
     "As kernels and further processes do: the environment names the file."
     mine = tmp_path / 'my_loss.py'
     mine.write_text("from fvc.core.registry import register_loss\n@register_loss('hinge')\ndef hinge(logits, target, *, margin: float = 1.0): return (margin - logits * (2 * target - 1)).clamp(min=0).mean(1)\n")
-    script = "from fvc.core.config import compose; print(compose('naive_cnn', 'loss=hinge').loss.margin)"
+    script = "from fvc.core.config import compose; from fvc.models.naive_cnn import spec; print(compose(spec, 'loss=hinge').loss.margin)"
     env = {**os.environ, 'FVC_USE': str(mine), 'PYTHONPATH': str(ROOT)}
     assert subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, env=env).stdout == '1.0\n'
 
