@@ -172,10 +172,10 @@ def use(file: str | Path, # a Python module that registers a model, loss, augmen
     os.environ[USED] = os.pathsep.join(dict.fromkeys([*listed, str(file)]))
     return _used[file]
 
+# %% ../../nbs/core/01_registry.ipynb #e1a7c0d1
 def _use_listed():
     for file in filter(None, os.environ.get(USED, '').split(os.pathsep)): use(file)
 
-# %% ../../nbs/core/01_registry.ipynb #e1a7c0d1
 OFFERED = 'fvc.models'  # entry points of installed packages: a model's name = its module, or module:spec
 
 def _offers(own): # models of the project
@@ -227,6 +227,7 @@ def read_name(name: str, # `model`, `model@variant` or `model_variant`
         if rest == 'stage2_stage4' and 'stage2' in _models[model].variants: return model, ''
     return name, ''
 
+# %% ../../nbs/core/01_registry.ipynb #01c0ffe1
 def spec_of(name: str, # a model's name
            ) -> Spec:
     "The `Spec` registered under a name; raises `UnknownName` with the nearest one."

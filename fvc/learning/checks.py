@@ -173,6 +173,7 @@ def _weights_state(sources):
     missing = [s.name for s in sources if s.here() is None]
     return f'absent: {", ".join(missing)}' if missing else 'here' if sources else ''
 
+# %% ../../nbs/learning/19_checks.ipynb #19c0ffe1
 def _trained(place):
     "Parameters that were trained, by model: of each finished run, in words."
     found = {}

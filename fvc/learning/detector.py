@@ -51,6 +51,7 @@ def build(spec: Spec, cfg: RunConfig, task: Task):
         if not changed: raise
         raise ValueError(f'{spec.name} cannot be built with {", ".join(changed)}: {type(e).__name__}, {e}') from e
 
+# %% ../../nbs/learning/15_detector.ipynb #15c0ffe1
 def origin_of(network) -> str:
     "Where a network's first weights came from."
     return getattr(network, 'origin', 'trained from scratch')
