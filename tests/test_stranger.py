@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from fvc.core.workspace import Workspace
 from fvc.corpus.sample import SAMPLE_PASSWORD
 
 CELLS = [
@@ -149,6 +150,75 @@ def test_a_file_of_ones_own(corpus, tmp_path):
     assert run(ROOT, *FVC, 'models', '--use', mine, '--json').stdout.count('"my_model"') == 1
     again = subprocess.run([sys.executable, *FVC, 'train', 'my_model', '--folds', '1', *words], capture_output=True, text=True, cwd=ROOT, env=clean)
     assert again.returncode == 2 and again.stderr.strip().count('\n') == 0 and "unknown model 'my_model'" in again.stderr
+
+
+OFFERED = '''
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from fvc.core.registry import register_model
+
+@register_model('offered_table', kind='estimator', inputs=('features',), serves=('binary',))
+def offered_table(c: float = 1.0):
+    "A line through the features."
+    return make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression(C=c))
+'''
+
+
+@pytest.fixture
+def package(tmp_path):
+    "A folder with an installed package that offers one model."
+    home = tmp_path / 'site'
+    (home / 'strange_models').mkdir(parents=True)
+    (home / 'strange_models' / '__init__.py').write_text('')
+    (home / 'strange_models' / 'tables.py').write_text(OFFERED)
+    about = home / 'strange_models-1.0.dist-info'
+    about.mkdir()
+    (about / 'METADATA').write_text('Metadata-Version: 2.1\nName: strange-models\nVersion: 1.0\n')
+    (about / 'entry_points.txt').write_text('[fvc.models]\noffered_table = strange_models.tables\n')
+    return home
+
+
+def test_an_installed_package_offers_its_model(package, corpus):
+    "Nothing is named but the model: it trains through the notebook for any model, leaves a report, is ranked, and loads where its package is."
+    path = os.pathsep.join([str(package), str(ROOT)])
+    said = run(ROOT, *FVC, 'train', 'offered_table', '--folds', '1', 'split.n_splits=2', 'model.c=0.5', '--name', 'half', '--data', corpus, '--json', PYTHONPATH=path).stdout
+    outcome, = json.loads(said)
+    assert outcome['state'] == 'done' and outcome['notebook'] == 'offered_table@half_fold_1.ipynb'
+    executed = Workspace(corpus).reports / outcome['notebook']
+    shown = json.dumps(json.loads(executed.read_text())['cells'][-1]['outputs'])
+    assert 'offered_table@half, fold 1' in shown and 'image/png' in shown
+    about = json.loads((corpus / 'stage5' / 'offered_table@half' / 'fold_1' / 'model' / 'detector.json').read_text())['about']
+    assert about['source']['file'] == str(package / 'strange_models' / 'tables.py')
+    script = ('from fvc.core.workspace import Workspace; from fvc.learning.runs import Run;'
+              f'd = Run(Workspace.find({str(corpus)!r}), "offered_table@half").detector(1); print(d.spec.name, d.cfg.model.c)')
+    assert run(ROOT, '-c', script, PYTHONPATH=path).stdout.split() == ['offered_table', '0.5']
+    without = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    assert without.returncode and 'tables.py' in without.stderr.splitlines()[-1], 'the sentence names where the model was'
+
+
+def parts_of(page):
+    "The file that a page says to write: its imports of the library, and every cell with a decorator, with the classes beside them."
+    cells = [''.join(c['source']) for c in json.loads(page.read_text())['cells'] if c['cell_type'] == 'code']
+    return '\n\n'.join(c for c in cells if 'register_' in c)
+
+
+def test_parts_of_ones_own(corpus, tmp_path):
+    "The file of the page on parts: its loss, transform and metric in a model of fvc, its input in one of its own."
+    mine = tmp_path / 'my_parts.py'
+    mine.write_text(parts_of(ROOT / 'nbs' / 'howto' / 'extend.ipynb'))
+    words = ('--folds', '1', 'split.n_splits=2', 'training.device=cpu', '--data', corpus, '--json')
+    small = ('training.epochs=1', 'data.frames=2', 'data.size=32', 'data.variants=0', '--name', 'parts')
+    made = run(ROOT, *FVC, 'train', '--use', mine, 'naive_cnn', 'loss=hinge', 'loss.margin=2', 'augment.grey.p=0.5', *small, *words)
+    assert json.loads(made.stdout)[0]['state'] == 'done', made.stdout
+    fold = corpus / 'stage5' / 'naive_cnn@parts' / 'fold_1'
+    config = json.loads((fold / 'config.json').read_text())
+    assert config['loss'] == dict(name='hinge', margin=2.0) and config['augment']['grey'] == dict(p=0.5, strength=1.0)
+    assert 0 <= json.loads((fold / 'metadata.json').read_text())['metrics']['val_brier'] <= 1
+    made = run(ROOT, *FVC, 'train', '--use', mine, 'poster_net', *words)
+    assert json.loads(made.stdout)[0]['state'] == 'done', made.stdout
+    assert json.loads((corpus / 'stage5' / 'poster_net' / 'fold_1' / 'metadata.json').read_text())['facts']['shown'] == 'poster'
 
 
 def test_the_sample_is_trained_small_by_whoever_starts_it(corpus, tmp_path):

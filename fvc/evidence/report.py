@@ -16,7 +16,7 @@ from ..core.config import RunConfig, compose
 from ..core.workspace import Workspace
 from .floors import cross_validate, majority_floor, metadata_floor
 from ..scores.intervals import group_bootstrap, paired_comparison
-from ..core.registry import get, nearest, spec_of
+from ..core.registry import get, nearest, parts, spec_of
 from ..learning.runs import FoldResult, Run, finished_runs, library_hash
 from ..scores.metrics import group_weights
 from ..scores.tasks import Task
@@ -47,7 +47,7 @@ def _kind(run):
 # %% ../../nbs/6_report.ipynb #c07e5b06
 def leaderboard(data: str = '', # the workspace
                 draws: int = 1000, # of the bootstrap
-               ) -> pl.DataFrame: # run, kind, auc (or what leads the task) [low, high], auc_by_video, acc, folds, groups, videos, coverage, fold_mean, fold_std, weights
+               ) -> pl.DataFrame: # run, kind, auc (or what leads the task) [low, high], auc_by_video, acc, folds, groups, videos, coverage, fold_mean, fold_std, parameters (of a network, as it was trained), weights
     """All runs and the floors, best first, runs of which folds are missing at the end; every group weighs the same unless the column says otherwise.
 
     Accuracy is that of a run's decisions, each fold at its own threshold; floors decide at one half."""
@@ -59,7 +59,7 @@ def leaderboard(data: str = '', # the workspace
         each = each[~np.isnan(each)]
         lines.append(_line(run.name, _kind(run), run.predictions(), task, labelled, draws) | dict(
             fold_mean=float(np.mean(each)) if len(each) else None, fold_std=float(np.std(each, ddof=1)) if len(each) > 1 else None,
-            weights=folds[0].facts.get('weights', ''), stale=run.stale()))
+            parameters=folds[0].facts.get('trainable_parameters'), weights=folds[0].facts.get('weights', ''), stale=run.stale()))
     for name, pred in (('metadata only', metadata_floor(place)), ('majority class', majority_floor(place))):
         lines.append(_line(name, 'floor', pred, task, labelled, draws))
     whole = pl.col('kind').is_in(['model', 'floor'])
@@ -72,14 +72,14 @@ def compare_runs(a: str, b: str, # model or model@name
                 ) -> dict: # a, b, both values, difference with interval, videos
     """Difference of two runs on the videos both scored; raises FileNotFoundError for a run that is not there.
 
-    Rankings (auc, ap) compare scores, all else the decisions, each fold's at its own threshold."""
+    Rankings (auc, ap) and metrics of one's own compare scores, all else the decisions, each fold's at its own threshold."""
     place = Workspace.find(data)
     task, known = Task.of(place), [run.name for run in finished_runs(place)]
     a, b, metric = Run(place, a).name, Run(place, b).name, metric or task.headline
     for run in (a, b):
         if run not in known: raise FileNotFoundError(f'no finished run {run!r} in {place}: {nearest(run, known) if known else "train one first"}')
     first, second = (Run(place, r).predictions() for r in (a, b))
-    if metric not in ('auc', 'ap'): first, second = (as_decided(pred, task) for pred in (first, second))
+    if metric not in ('auc', 'ap', *parts('metric')): first, second = (as_decided(pred, task) for pred in (first, second))
     c = paired_comparison(first, second, metric)
     return dict(a=a, b=b, metric=metric, value_a=c.a, value_b=c.b, difference=c.difference.value, low=c.difference.low,
                 high=c.difference.high, videos=c.videos, only_a=c.only_a, only_b=c.only_b)

@@ -19,7 +19,7 @@ from ..scores.tasks import Task
 from .blocks import answer, count_parameters
 from .detector import Detector, Member, build, inputs_of, load_detector
 from .losses import loss_for
-from .runs import library_hash, source_of
+from .runs import finished_runs, library_hash, source_of
 
 # %% ../../nbs/learning/19_checks.ipynb #832bea93
 EXAMPLES = 8  # that a network must be able to tell apart
@@ -173,18 +173,28 @@ def _weights_state(sources):
     missing = [s.name for s in sources if s.here() is None]
     return f'absent: {", ".join(missing)}' if missing else 'here' if sources else ''
 
+# %% ../../nbs/learning/19_checks.ipynb #19c0ffe1
+def _trained(place):
+    "Parameters that were trained, by model: of each finished run, in words."
+    found = {}
+    for run in finished_runs(place):
+        count = run.folds[0].facts.get('trainable_parameters')
+        if count is not None: found.setdefault(run.model, []).append(f'{run.name}: {count}')
+    return {model: ', '.join(said) for model, said in found.items()}
+
 def list_models(task: str | None = None,  # only models that serve this kind of task
-                ) -> list[dict]:  # name, kind, inputs, serves, variants, trainable, total, weights, description
-    "All models with the parameter counts of their networks, and whether the weights that they start from are here."
+                data: str | None = None,  # a workspace whose finished runs are named ('' finds one); None: none
+                ) -> list[dict]:  # name, kind, inputs, serves, variants, trainable, total, trained, weights, description
+    "All models with the parameter counts of their networks by default and as they were trained, and whether the weights that they start from are here."
     import torch
-    rows = []
+    rows, trained = [], {} if data is None else _trained(Workspace.find(data))
     for spec in all_specs():
         if task not in (None, *spec.serves): continue
         made, sources = built_and_asked(spec, compose(spec), TASKS[task or spec.serves[0]])
         network = made[0] if isinstance(made, tuple) else made
         trainable, total = count_parameters(network) if isinstance(network, torch.nn.Module) else (0, 0)
         rows.append(dict(name=spec.name, kind=spec.kind, inputs='+'.join(spec.inputs), serves=', '.join(spec.serves), variants=', '.join(spec.variants),
-                         trainable=trainable, total=total, weights=_weights_state(sources), description=first_line(spec.build)))
+                         trainable=trainable, total=total, trained=trained.get(spec.name, ''), weights=_weights_state(sources), description=first_line(spec.build)))
     return rows
 
 def list_losses() -> list[dict]:  # name, options, description

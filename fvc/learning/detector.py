@@ -18,7 +18,7 @@ import torch
 from fastcore.basics import patch
 from ..core.config import RunConfig, canonical_hash, compose, seed_for
 from ..core.files import atomic_path, locked, write_json
-from ..core.registry import Spec, UnknownName, get, spec_of
+from ..core.registry import Spec, UnknownName, get, options, spec_of
 from ..core.table import read_table, write_table
 from ..core.workspace import Workspace
 from ..scores.tasks import Task
@@ -39,14 +39,19 @@ def check_served(spec: Spec, task: Task):
     raise ValueError(f'{spec.name} serves {", ".join(spec.serves)} tasks, and this corpus asks a {task.kind} one: choose another model, or stages.setup.task={spec.serves[0]}')
 
 def build(spec: Spec, cfg: RunConfig, task: Task):
-    "What a model's builder gives for a run; raises ValueError for a task that it does not serve."
+    "What a model's builder gives for a run; raises ValueError for a task that it does not serve, and for an option that a library does not take."
     check_served(spec, task)
     shapes = {name: shape for i in inputs_of(spec) for name, shape in i.shapes(cfg, task).items()}
     given = dict(cfg.to_dict()['model'], task=task, shapes=shapes, seed=cfg.training.seed)
     if cfg.pretrained is not None: given['pretrained'] = cfg.pretrained
     torch.manual_seed(seed_for('weights', cfg.training.seed))
-    return spec.make(**given)
+    try: return spec.make(**given)
+    except (AssertionError, LookupError, TypeError, ArithmeticError) as e:  # of a library that has another opinion of an option
+        changed = [f'model.{k}={v}' for k, v in cfg.to_dict()['model'].items() if v != options(spec.build).get(k)]
+        if not changed: raise
+        raise ValueError(f'{spec.name} cannot be built with {", ".join(changed)}: {type(e).__name__}, {e}') from e
 
+# %% ../../nbs/learning/15_detector.ipynb #15c0ffe1
 def origin_of(network) -> str:
     "Where a network's first weights came from."
     return getattr(network, 'origin', 'trained from scratch')

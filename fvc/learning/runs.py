@@ -250,7 +250,8 @@ def summarise(run: Run) -> dict:
     with locked(run.folder/'.lock', run.folder, wait=True):
         folds = run.folds
         best = best_fold(folds)
-        values = {m: np.array([f.metrics[m] for f in folds]) for m in folds[0].metrics}
+        shared = [m for m in folds[0].metrics if all(m in f.metrics for f in folds)]  # a metric of one's own may be younger than a fold
+        values = {m: np.array([f.metrics[m] for f in folds]) for m in shared}
         values = {m: v[~np.isnan(v)] if not np.isnan(v).all() else np.array([np.nan]) for m, v in values.items()}
         summary = dict(model_type=run.model, n_splits=run.expected, best_fold=best.fold, best_fold_chosen_by='inner validation',
                        fold_results=[dict(fold=f.fold, inner=f.facts['inner'], **f.metrics) for f in folds],

@@ -14,7 +14,7 @@ from .cluster_commands import add_cluster_commands
 from .commands import add_command, add_settings, add_workers, print_rows, sort_words
 
 # %% ../../nbs/running/21_cli.ipynb #1fdf9cd9
-SHOWN = ('run', 'kind', 'auc', 'ap', 'low', 'high', 'auc_by_video', 'ap_by_video', 'fold_mean', 'fold_std', 'groups', 'videos', 'coverage')
+SHOWN = ('run', 'kind', 'auc', 'ap', 'low', 'high', 'auc_by_video', 'ap_by_video', 'fold_mean', 'fold_std', 'groups', 'videos', 'coverage', 'parameters')
 
 def _board(rows, a): print_rows(rows if a.json else [{k: r[k] for k in SHOWN if k in r} for r in rows], a)
 
@@ -98,7 +98,7 @@ def _models(a):
     from fvc.core.config import compose, flattened
     from fvc.learning.checks import list_models
     if a.keys: print_rows([dict(key=k, default=json.dumps(v)) for k, v in flattened(compose(a.keys).to_dict())], a)
-    else: print_rows(list_models(a.task), a)
+    else: print_rows(list_models(a.task, a.data), a)
 
 # %% ../../nbs/running/21_cli.ipynb #c9141f8b
 def _audit(a):

@@ -19,6 +19,7 @@ from .experiment import make_split, remove_folds
 from ..core.config import canonical_hash, compose
 from ..core.environment import deletes_existing
 from ..core.files import file_sha256, locked
+from ..learning.checks import built_and_asked
 from ..learning.detector import build, inputs_of
 from ..learning.inputs import all_stages
 from ..learning.runs import passed_on, resolve, run_name, source_of, typed_run
@@ -60,6 +61,7 @@ def training_jobs(models: list[str], # names
         cfg = resolve(spec, [*own, *words], place)
         make_split(cfg, place, folds[0])
         build(spec, compose(spec, 'pretrained=false', saved=spec.tiny), Task.of(place))  # what does not serve this corpus is said now
+        if any(word.startswith('model.') for word in words): built_and_asked(spec, cfg, Task.of(place))  # and what a library does not take
         runs[run_name(spec, cfg, place)] = spec, cfg, [*own, *words]
     jobs = [job for name in _in_order(runs, place) for job in _jobs_of(name, runs, folds, place)]
     return sorted(jobs, key=lambda t: t.parameters['fold'])

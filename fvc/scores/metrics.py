@@ -10,6 +10,8 @@ __all__ = ['Outcome', 'outcome', 'roc_auc', 'average_precision', 'fold_auc', 'co
 from dataclasses import dataclass
 import numpy as np
 
+from ..core.registry import parts
+
 # %% ../../nbs/scores/01_metrics.ipynb #75ea7523
 @dataclass(frozen=True)
 class Outcome:
@@ -154,6 +156,13 @@ def _decided(result, weights):
         values |= {f'{name}_class{k}': columns[..., k] for k in range(columns.shape[-1])}
     return {k: float(v) if np.ndim(v) == 0 else v for k, v in values.items()}
 
+def _registered(name, result, weights):
+    "One metric of a user's own, for every row of weights."
+    weights = np.ones(len(result.labels)) if weights is None else np.asarray(weights, float)
+    metric = parts('metric')[name]
+    if weights.ndim == 1: return float(metric(result, weights))
+    return np.array([metric(result, each) for each in weights], float)
+
 # %% ../../nbs/scores/01_metrics.ipynb #a15ca11f
 def probabilities(
     logits: np.ndarray,  # (n,) or (n, K), an array or a tensor
@@ -174,13 +183,16 @@ def basic_classification_metrics(
     weights: np.ndarray = None,  # (n,), or (B, n) for B values of each metric at once
     logits: np.ndarray = None,  # (n,) or (n, K), instead of scores: what a network says
 ) -> dict[str, float]:  # acc, precision, recall, f1 (fake, or mean over classes), auc, ap, and <metric>_class<k>
-    "All usual figures at once. What nothing defines (no example, no such decision, one class) is NaN, never a guess."
+    "All usual figures at once, and those that were registered. What nothing defines (no example, no such decision, one class) is NaN, never a guess."
     if (scores is None) == (logits is None): raise TypeError('basic_classification_metrics wants scores= or logits=, one of the two.')
     if scores is None: scores = probabilities(logits, labels)
     result = outcome(labels, scores, threshold)
     outside = result.scores[(result.scores < 0) | (result.scores > 1)]
     if outside.size: raise ValueError(f'a score of {outside[0]:.4g} is no probability: pass what a network says as logits=.')
-    return _decided(result, weights) | {name: _ranked(name, result, None, weights) for name in _RANKED}
+    values = _decided(result, weights) | {name: _ranked(name, result, None, weights) for name in _RANKED}
+    taken = sorted(values.keys() & parts('metric').keys())
+    if taken: raise ValueError(f'a metric named {taken[0]!r} is there already: register yours under another name.')
+    return values | {name: _registered(name, result, weights) for name in parts('metric')}
 
 # %% ../../nbs/scores/01_metrics.ipynb #3e1d4beb
 def measure(
@@ -194,8 +206,9 @@ def measure(
     "One metric: auc and ap within folds, decisions over all rows. Raises ValueError for an unknown name."
     result = outcome(labels, scores, threshold)
     if name in _RANKED: return _ranked(name, result, folds, weights)
+    if name in parts('metric'): return _registered(name, result, weights)
     values = _decided(result, weights)
-    if name not in values: raise ValueError(f'Unknown metric {name!r}: one of {", ".join([*_RANKED, *values])}.')
+    if name not in values: raise ValueError(f'Unknown metric {name!r}: one of {", ".join([*_RANKED, *values, *parts("metric")])}.')
     return values[name]
 
 # %% ../../nbs/scores/01_metrics.ipynb #70b53782
