@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIZE', 'WORDS', 'GRID', 'mean_curve', 'plot_training_folds', 'fold_curves', 'plot_roc_pr_folds',
-           'plot_prediction_distribution', 'plot_metrics_by_fold']
+           'plot_prediction_distribution', 'plot_metrics_by_fold', 'plot_over_time']
 
 # %% ../../nbs/scores/07_fold_plots.ipynb #ae3dc4ba
 import matplotlib.pyplot as plt
@@ -101,3 +101,19 @@ def plot_metrics_by_fold(values: dict[str, dict[int, float]],  # metric -> fold 
         if np.isfinite(found).any(): ax.hlines(np.nanmean(found), i - .3, i + .3, color='black', lw=2)
     ax.set_xticks(range(len(values)), list(values))
     return ax
+
+# %% ../../nbs/scores/07_fold_plots.ipynb #c0de0003
+def plot_over_time(videos: list[dict],  # title; frames: time (s) and score; windows: start, end (s) and score
+                   threshold: float | None = None,  # drawn where there is one
+                   ) -> np.ndarray:  # axes, one a video
+    "Score by time of each video: single frames as dots, whole windows as bars."
+    axes = _panels(len(videos))
+    for ax, video in zip(axes, videos):
+        new_axis(ax, xlabel='time, s', ylabel='score', title=video['title'], ylim=(-.03, 1.03))
+        times, scores = ([m[key] for m in video['frames']] for key in ('time', 'score'))
+        ax.plot(times, scores, color=COLORS[0], marker='o', lw=1, label='a frame held still')
+        for i, w in enumerate(video['windows']):
+            ax.hlines(w['score'], w['start'], w['end'], color=COLORS[1], lw=3, alpha=.6, label='' if i else 'a whole window')
+        if threshold is not None: ax.axhline(threshold, ls='--', color='black', lw=1, label=f'threshold {threshold:.2f}')
+        _legend(ax)
+    return axes
