@@ -15,6 +15,7 @@ from fvc.learning.clips import ClipInput
 from fvc.learning.detector import Detector, Member, build, inputs_of
 from fvc.learning.examples import Examples
 from fvc.learning.feature_models import boosted_trees, importance
+from fvc.learning.fitting import file_settings
 from fvc.learning.inference import over_time, try_out, unlike_pair, yardstick
 from fvc.learning.run_scores import SoftVote
 from fvc.learning.runs import Run
@@ -96,7 +97,7 @@ def test_trees_on_a_run_that_was_needed_have_moments_by_its_networks(place):
         network = build(spec, replace(own, training=replace(own.training, seed=seed)), Task()).eval()
         estimator = boosted_trees(5, 2, 0.5, 1.0, seed).fit(np.random.default_rng(seed).normal(size=(40, 32)), np.arange(40) % 2)
         members.append(Member(estimator=estimator, source=Detector(spec, own, Task(), [Member(network)], place=place)))
-    detector = Detector(spec_of('xgboost_vit_gru'), trees, Task(), members, place=place)
+    detector = Detector(spec_of('xgboost_vit_gru'), trees, Task(), members, about=dict(tables=file_settings(trees, [3])), place=place)
     row = row_of(place, detector)
     clip = Examples(pl.DataFrame([row]), inputs_of(spec), place, own)[0][0]['clip']
     still = dict(clip=clip[None, :, 2:3].expand(-1, -1, 4, -1, -1))
