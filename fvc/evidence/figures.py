@@ -98,6 +98,7 @@ def save_use(folder: Path, # the fold's folder
     if moving: save_plot(plot_over_time(moving, cuts[0] if len(cuts) == 1 else None)[0], folder/'plots'/'over_time.png')
     return tried
 
+# %% ../../nbs/evidence/01_figures.ipynb #c0de1005
 ABSENT = dict(importance='No importance of columns is shown: they have no names, or no weights.', over_time='No moments are shown: the model sees no clip.')
 
 def _use_html(result):

@@ -124,6 +124,7 @@ def importance(detector: Detector) -> tuple[str, pl.DataFrame] | None:  # the un
     rows = [dict(column=c, output=o, weight=w) for o, line in zip(outputs, weights) for c, w in zip(columns, line.tolist())]
     return unit, pl.DataFrame(rows).with_columns(pl.col('weight').fill_nan(None))
 
+# %% ../../nbs/learning/20_feature_models.ipynb #a1c0de03
 def plot_importance(
     unit: str,  # of the weights
     table: pl.DataFrame,  # column, output, weight
