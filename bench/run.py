@@ -11,16 +11,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import encoding, picking, pipeline, startup, surroundings
+import encoding, models, picking, pipeline, startup, surroundings
 from measure import HERE, ROOT, say
 from verdict import Verdict
 
-NAMES = {1: 'stages', 2: 'stage 3 against ffmpeg', 3: 'stage 1 against ffmpeg', 4: 'maths', 5: 'picking', 6: 'length', 7: 'two workers', 8: 'start'}
+NAMES = {1: 'stages', 2: 'stage 3 against ffmpeg', 3: 'stage 1 against ffmpeg', 4: 'maths', 5: 'picking', 6: 'length', 7: 'two workers', 8: 'start', 11: 'models'}
 
 
 def options() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--targets', default='1,2,3,4,5,6,7,8', help='numbers: ' + ', '.join(f'{n} {name}' for n, name in NAMES.items()))
+    p.add_argument('--targets', default='1,2,3,4,5,6,7,8,11', help='numbers: ' + ', '.join(f'{n} {name}' for n, name in NAMES.items()))
     p.add_argument('--pairs', type=int, default=5, help='pairs a figure (short ones get three times as many, target 2 forty times)')
     p.add_argument('--clips', default='', help='folder with the four clips; else they are fetched once into bench/.cache')
     p.add_argument('--every', type=int, default=1, help='target 5: only every so many of the shared clips')
@@ -38,7 +38,8 @@ def measured(number: int, a: argparse.Namespace, clips: dict):
     if number == 5: return picking.picking(surroundings.shared_clips(), surroundings.rivals(), a.pairs, a.every)
     if number == 6: return pipeline.length(clips, a.minutes, a.hd_seconds)
     if number == 7: return pipeline.two_workers(clips, a.pairs)
-    return startup.startup(a.pairs)
+    if number == 8: return startup.startup(a.pairs)
+    return models.models_verdict(a.pairs)
 
 
 def kept(place: Path, new: Verdict | None = None) -> list[Verdict]:
@@ -60,9 +61,11 @@ def page(verdicts: list[Verdict]) -> str:
 
 def main() -> int:
     a, verdicts = options(), []
-    surroundings.need_ffmpeg()
-    clips = surroundings.clips(a.clips)
-    for number in map(int, a.targets.split(',')):
+    numbers, clips = [int(n) for n in a.targets.split(',')], {}
+    if numbers != [11]:  # models are measured on a corpus of their own
+        surroundings.need_ffmpeg()
+        clips = surroundings.clips(a.clips)
+    for number in numbers:
         say(f'target {number}: {NAMES[number]}')
         left_out = {5: f', every {a.every}. clip', 6: f', {a.minutes:g} minutes and {a.hd_seconds:g} s of 1080p, once'}
         verdicts.append(replace(measured(number, a, clips), run=f'--pairs {a.pairs}' + left_out.get(number, '')))

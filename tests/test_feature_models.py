@@ -17,7 +17,7 @@ from fvc.core.workspace import Workspace
 from fvc.corpus.splits import select_rows
 from fvc.learning.detector import build, inputs_of, load_detector, matrix
 from fvc.learning.estimators import load_estimator, save_estimator
-from fvc.learning.feature_models import DropCollinear, GroupCalibrated, ablate, coefficients
+from fvc.learning.feature_models import DropCollinear, GroupCalibrated, ablate, importance
 from fvc.learning.fitting import gather
 from fvc.learning.run_scores import SoftVote
 from fvc.learning.runs import resolve
@@ -141,7 +141,7 @@ def test_a_fold_is_trained_kept_and_loaded(place, model):
     assert {v: pytest.approx(s) for v, s in result.predictions.select('video_id', 'score').rows()} == found
     if model == 'gradient_boosting': assert 0 < result.facts['trees'] < 600
     if model == 'logistic_regression':
-        table = coefficients(detector)
+        unit, table = importance(detector)
         assert table.height == len(inputs_of(detector.spec)[0].columns(detector.cfg)) and 0 < table['weight'].null_count() < table.height
     path, = place.read_index().filter(pl.col('video_id') == val['video_id'][0])['path']
     again = detector.score_paths([place.file(path)]).row(0, named=True)

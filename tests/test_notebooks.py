@@ -2,11 +2,13 @@
 import ast
 import builtins
 import filecmp
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -151,6 +153,48 @@ def test_model_anatomy(path):
     assert cells(path)[-1]['cell_type'] == 'markdown'
     words = sum(len(source(c).split()) for c in cells(path) if c['cell_type'] == 'markdown' and '```' not in source(c))
     assert 60 <= words <= 220, f'{path.name} has {words} words of text, and 60 to 220 are allowed'
+
+
+FEW = 3  # lines that two model notebooks may have in common, however short they are
+
+
+def said_lines(texts):
+    "What exported cells say: their lines without imports, docstrings, remarks, brackets alone, and the heads that declare a function's options."
+    found = []
+    for text in texts:
+        tree, silent, remarks = ast.parse(text), set(), {}
+        for node in ast.walk(tree):
+            head = isinstance(node, ast.FunctionDef) and node.body[0].lineno > node.lineno
+            word = isinstance(node, ast.Expr) and (isinstance(node.value, ast.Constant) or ast.unparse(node) == 'super().__init__()')
+            if word or isinstance(node, (ast.Import, ast.ImportFrom)): silent |= set(range(node.lineno, node.end_lineno + 1))
+            elif head: silent |= set(range(node.lineno, node.body[0].lineno))
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.COMMENT: remarks[token.start[0]] = token.start[1]
+        for number, line in enumerate(text.splitlines(), 1):
+            line = ' '.join(line[:remarks.get(number)].split())
+            if number not in silent and line.strip('()[]{},: '): found.append(line)
+    return found
+
+
+def in_common(one, other):
+    "Lines of one that stand in the other, where they are more than a few and a tenth of it or more."
+    shared = [line for line in one if line in other]
+    return shared if len(shared) > FEW and 10 * len(shared) >= len(one) else []
+
+
+@pytest.mark.parametrize('path', MODELS, ids=lambda p: p.stem)
+def test_what_two_models_share_lives_in_the_library(path):
+    own = said_lines(exported(path))
+    for other in MODELS:
+        shared = in_common(own, said_lines(exported(other))) if other != path else []
+        assert not shared, f'{path.stem} and {other.stem} say {len(shared)} of {len(own)} lines alike, put them into the library:\n' + '\n'.join(shared)
+
+
+def test_shared_lines_are_noticed():
+    text = '#| export\nimport torch\n\ndef model(width: int = 8,  # channels\n          ):\n    "A model."\n    a = width\n    b = [\n        1]  # a remark\n    return a'
+    assert said_lines([text]) == ['a = width', 'b = [', '1]', 'return a']
+    assert in_common(list('abcd'), list('abcdef')) == list('abcd') and in_common(list('abcdef'), list('abcd')) == list('abcd')
+    assert not in_common(list('abc'), list('abc')) and not in_common(list('abcd') + ['x'] * 40, list('abcd')) and not in_common(list('abcd'), list('efgh'))
 
 
 @pytest.mark.parametrize('path', [p for p in NOTEBOOKS if '#| train' in p.read_text()], ids=lambda p: p.stem)

@@ -115,9 +115,16 @@ KINETICS_SGD = {'optim.name': 'sgd', 'optim.lr': 1.25e-3, 'optim.head_lr_scale':
 
 class KineticsNetwork(nn.Module):
     "Network on clips with the normalisation of pytorchvideo's weights: a `head` on what `embed` says."
+    least_frames = 1  # of a clip
+
     def __init__(self):
         super().__init__()
         self.normalize = Normalize((0.45,) * 3, (0.225,) * 3)
+
+    def embed(self, clip: Tensor) -> Tensor:  # (batch, 3, frames, height, width) in [0, 1] -> (batch, width)
+        "What its `backbone` says."
+        require_clip(clip, self.least_frames)
+        return self.backbone(self.normalize(clip))
 
     def forward(self, clip: Tensor) -> Tensor:  # (batch, 3, frames, height, width) in [0, 1] -> (batch, outputs)
         return self.head(self.embed(clip))

@@ -7,28 +7,26 @@ __all__ = ['spec', 'I3D', 'i3d']
 
 # %% ../../nbs/5o_i3d.ipynb #ac71156f
 from pytorchvideo.models.hub import i3d_r50
-from torch import Tensor, nn
+from torch import nn
 
 from ..core.registry import Clip, Spec
-from ..core.settings import SMALL
+from ..core.settings import R50
 from ..learning.blocks import Head
-from ..learning.video_trunks import KINETICS_SGD, KineticsNetwork, require_clip
+from ..learning.video_trunks import KINETICS_SGD, KineticsNetwork
 from ..learning.weights import load_kinetics_weights
 from ..scores.tasks import Task
 
 # %% ../../nbs/5o_i3d.ipynb #20450803
 class I3D(KineticsNetwork):
     "I3D-R50's trunk with a linear head."
+    least_frames = 2
+
     def __init__(self, num_outputs: int, width: int, dropout: float):
         super().__init__()
         self.backbone = i3d_r50(stem_dim_out=width)
         top = self.backbone.blocks[-1]
         top.pool, top.dropout, top.proj = nn.AdaptiveAvgPool3d(1), nn.Identity(), nn.Identity()
         self.head = Head(32 * width, num_outputs, dropout)
-
-    def embed(self, clip: Tensor) -> Tensor:  # (batch, 3, frames >= 2, height, width) -> (batch, 32 * width)
-        require_clip(clip, frames=2)
-        return self.backbone(self.normalize(clip))
 
 # %% ../../nbs/5o_i3d.ipynb #22919512
 def i3d(task: Task,  # what its logits mean
@@ -45,8 +43,4 @@ def i3d(task: Task,  # what its logits mean
 
 # %% ../../nbs/5o_i3d.ipynb #3c2fb033
 spec = Spec('i3d', i3d, clip=Clip(frames=8, size=224, span=2.13),  # every eighth frame at 30 per second
-            defaults=KINETICS_SGD,
-            profiles={'small': SMALL | {'model.width': 16}},
-            tiny={'data.frames': 4, 'data.size': 64, 'model.width': 8, 'pretrained': False},
-            grid={'optim.lr': [4e-4, 1.25e-3, 4e-3], 'model.dropout': [0.3, 0.5]},
-            resources={'memory_gb': 16, 'gpus': 1, 'hours': 8})
+            defaults=KINETICS_SGD, **R50)

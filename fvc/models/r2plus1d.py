@@ -7,12 +7,12 @@ __all__ = ['spec', 'R2Plus1D', 'r2plus1d']
 
 # %% ../../nbs/5p_r2plus1d.ipynb #1edbe498
 from pytorchvideo.models.r2plus1d import create_r2plus1d
-from torch import Tensor, nn
+from torch import nn
 
 from ..core.registry import Clip, Spec
-from ..core.settings import SMALL
+from ..core.settings import R50
 from ..learning.blocks import Head
-from ..learning.video_trunks import KINETICS_SGD, KineticsNetwork, require_clip
+from ..learning.video_trunks import KINETICS_SGD, KineticsNetwork
 from ..learning.weights import load_kinetics_weights
 from ..scores.tasks import Task
 
@@ -25,10 +25,6 @@ class R2Plus1D(KineticsNetwork):
         top = self.backbone.blocks[-1]
         top.pool, top.proj = nn.AdaptiveAvgPool3d(1), nn.Identity()
         self.head = Head(32 * width, num_outputs, dropout)
-
-    def embed(self, clip: Tensor) -> Tensor:  # (batch, 3, frames, height, width) -> (batch, 32 * width)
-        require_clip(clip)
-        return self.backbone(self.normalize(clip))
 
 # %% ../../nbs/5p_r2plus1d.ipynb #0e399192
 def r2plus1d(task: Task,  # what its logits mean
@@ -45,8 +41,4 @@ def r2plus1d(task: Task,  # what its logits mean
 
 # %% ../../nbs/5p_r2plus1d.ipynb #75fe52dd
 spec = Spec('r2plus1d', r2plus1d, clip=Clip(frames=16, size=224, span=2.13),  # every fourth frame at 30 per second
-            defaults=KINETICS_SGD | {'training.batch_size': 4, 'training.accumulate': 2},
-            profiles={'small': SMALL | {'model.width': 16}},
-            tiny={'data.frames': 4, 'data.size': 64, 'model.width': 8, 'pretrained': False},
-            grid={'optim.lr': [4e-4, 1.25e-3, 4e-3], 'model.dropout': [0.3, 0.5]},
-            resources={'memory_gb': 16, 'gpus': 1, 'hours': 8})
+            defaults=KINETICS_SGD | {'training.batch_size': 4, 'training.accumulate': 2}, **R50)

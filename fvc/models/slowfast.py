@@ -6,12 +6,10 @@
 __all__ = ['spec', 'SlowFast', 'slowfast']
 
 # %% ../../nbs/5r_slowfast.ipynb #52cd4fcb
-from torch import Tensor, nn
-
 from ..core.registry import Clip, Spec
 from ..core.settings import SMALL
 from ..learning.blocks import Head
-from ..learning.video_trunks import KINETICS_SGD, KineticsNetwork, SlowFastTrunk, require_clip
+from ..learning.video_trunks import KINETICS_SGD, KineticsNetwork, SlowFastTrunk
 from ..learning.weights import load_kinetics_weights
 from ..scores.tasks import Task
 
@@ -22,10 +20,6 @@ class SlowFast(KineticsNetwork):
         super().__init__()
         self.backbone = SlowFastTrunk(alpha, beta, width)
         self.head = Head(self.backbone.out_width, num_outputs, dropout)
-
-    def embed(self, clip: Tensor) -> Tensor:  # (batch, 3, frames, height, width) -> (batch, 2304)
-        require_clip(clip)
-        return self.backbone(self.normalize(clip))
 
 # %% ../../nbs/5r_slowfast.ipynb #3a057d91
 def slowfast(task: Task,  # what its logits mean

@@ -11,7 +11,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from ..core.registry import Clip, Spec
-from ..core.settings import SMALL
+from ..core.settings import SMALL, TINY_VIDEO_VIT
 from ..learning.blocks import Attention, EncoderBlock, Head, Normalize, run_blocks
 from ..learning.weights import fit_weights, load_image_backbone, load_published_weights, rename_tensors
 from ..scores.tasks import Task
@@ -122,6 +122,5 @@ spec = Spec('timesformer', timesformer, clip=Clip(frames=8, size=224, stride=32)
             defaults={'optim.lr': 2e-5, 'optim.head_lr_scale': 10, 'optim.weight_decay': 1e-4, 'optim.warmup_epochs': 1, 'data.views': 3,
                       'training.epochs': 15, 'training.batch_size': 4, 'training.accumulate': 2},
             profiles={'small': SMALL | {'data.stride': None, 'model.width': 96, 'model.depth': 6, 'model.heads': 3, 'optim.lr': 3e-4}},
-            tiny={'data.frames': 4, 'data.size': 64, 'model.width': 64, 'model.depth': 2, 'model.heads': 4, 'pretrained': False},
-            grid={'optim.lr': [1e-5, 2e-5, 5e-5], 'model.attention': ['divided', 'joint'], 'model.weights': ['kinetics', 'imagenet']},
+            **TINY_VIDEO_VIT, grid={'optim.lr': [1e-5, 2e-5, 5e-5], 'model.attention': ['divided', 'joint'], 'model.weights': ['kinetics', 'imagenet']},
             resources={'memory_gb': 32, 'gpus': 1, 'hours': 16})

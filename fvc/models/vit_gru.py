@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.registry import Clip, Spec
-from ..core.settings import SMALL
+from ..core.settings import FRAME_VIT, SMALL
 from ..learning.blocks import FramesInOrder, Head
 from ..learning.weights import FrameViT
 from ..scores.tasks import Task
@@ -48,10 +48,7 @@ def vit_gru(task: Task,  # what its logits mean
     return FramesInOrder(frames, RecurrentHead(frames.width, hidden, layers, task.outputs, dropout))
 
 # %% ../../nbs/5k_vit_gru.ipynb #19990237
-spec = Spec('vit_gru', vit_gru, clip=Clip(frames=16, size=224),
-            defaults={'optim.lr': 2e-5, 'optim.head_lr_scale': 10, 'optim.weight_decay': 0.05, 'optim.warmup_epochs': 2,
-                      'training.epochs': 20, 'training.batch_size': 4, 'training.accumulate': 2},
+spec = Spec('vit_gru', vit_gru, **FRAME_VIT, clip=Clip(frames=16, size=224),
             profiles={'small': SMALL | {'model.vit': 'test_vit3', 'model.hidden': 64, 'optim.lr': 3e-4, 'optim.head_lr_scale': 3}},
             tiny={'data.frames': 4, 'data.size': 64, 'model.vit': 'test_vit', 'model.hidden': 32, 'model.dropout': 0.0, 'pretrained': False},
-            grid={'optim.lr': [1e-5, 2e-5, 5e-5], 'model.hidden': [128, 256], 'model.dropout': [0.1, 0.3]},
-            resources={'memory_gb': 32, 'gpus': 1, 'hours': 12})
+            grid={'optim.lr': [1e-5, 2e-5, 5e-5], 'model.hidden': [128, 256], 'model.dropout': [0.1, 0.3]})

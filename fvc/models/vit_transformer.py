@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.registry import Clip, Spec
-from ..core.settings import SMALL
+from ..core.settings import FRAME_VIT, SMALL
 from ..learning.blocks import EncoderBlock, FramesInOrder, Head, run_blocks
 from ..learning.weights import FrameViT
 from ..scores.tasks import Task
@@ -52,11 +52,8 @@ def vit_transformer(task: Task,  # what its logits mean
     return FramesInOrder(frames, EncoderHead(frames.width, shapes['clip'][1], depth, heads, task.outputs, dropout))
 
 # %% ../../nbs/5l_vit_transformer.ipynb #ec3ca4ae
-spec = Spec('vit_transformer', vit_transformer, clip=Clip(frames=16, size=224),
-            defaults={'optim.lr': 2e-5, 'optim.head_lr_scale': 10, 'optim.weight_decay': 0.05, 'optim.warmup_epochs': 2,
-                      'training.epochs': 20, 'training.batch_size': 4, 'training.accumulate': 2},
+spec = Spec('vit_transformer', vit_transformer, **FRAME_VIT, clip=Clip(frames=16, size=224),
             profiles={'small': SMALL | {'model.vit': 'test_vit3', 'model.depth': 2, 'model.heads': 3, 'optim.lr': 3e-4}},
             tiny={'data.frames': 4, 'data.size': 64, 'model.vit': 'test_vit', 'model.depth': 2, 'model.heads': 4, 'model.dropout': 0.0,
                   'pretrained': False},
-            grid={'optim.lr': [1e-5, 2e-5, 5e-5], 'model.depth': [2, 3, 6], 'model.dropout': [0.1, 0.3]},
-            resources={'memory_gb': 32, 'gpus': 1, 'hours': 12})
+            grid={'optim.lr': [1e-5, 2e-5, 5e-5], 'model.depth': [2, 3, 6], 'model.dropout': [0.1, 0.3]})

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.registry import Clip, Spec
-from ..core.settings import SMALL
+from ..core.settings import SMALL, TINY_VIDEO_VIT
 from ..learning.blocks import EncoderBlock, Head, Normalize, run_blocks
 from ..learning.weights import fit_weights, load_image_backbone, load_published_weights, rename_tensors
 from ..scores.tasks import Task
@@ -124,6 +124,5 @@ spec = Spec('vivit', vivit, clip=Clip(frames=32, size=224, stride=2),
             defaults={'optim.lr': 2e-5, 'optim.head_lr_scale': 10, 'optim.weight_decay': 1e-4, 'optim.warmup_epochs': 2.5, 'data.views': 4,
                       'training.epochs': 20, 'training.batch_size': 4, 'training.accumulate': 2, 'model.checkpointing': True},
             profiles={'small': SMALL | {'data.stride': None, 'model.width': 96, 'model.depth': 6, 'model.heads': 3, 'model.checkpointing': False, 'optim.lr': 3e-4}},
-            tiny={'data.frames': 4, 'data.size': 64, 'model.width': 64, 'model.depth': 2, 'model.heads': 4, 'pretrained': False},
-            grid={'optim.lr': [1e-5, 2e-5, 5e-5], 'model.encoder': ['joint', 'factorised']},
+            **TINY_VIDEO_VIT, grid={'optim.lr': [1e-5, 2e-5, 5e-5], 'model.encoder': ['joint', 'factorised']},
             resources={'memory_gb': 48, 'gpus': 1, 'hours': 24})

@@ -9,6 +9,7 @@ __all__ = ['spec', 'xgboost_i3d']
 from xgboost import XGBClassifier
 
 from ..core.registry import Clip, Need, Spec, get
+from ..core.settings import TREES_ON_WEIGHTS
 from ..learning.feature_models import boosted_trees
 from ..learning.video_trunks import FrozenNetwork
 from ..scores.tasks import Task
@@ -28,8 +29,5 @@ def xgboost_i3d(task: Task,  # what is decided
     return FrozenNetwork(get('i3d', task=task, pretrained=True)), classifier
 
 # %% ../../nbs/5g_xgboost_i3d.ipynb #593ba534
-spec = Spec('xgboost_i3d', xgboost_i3d, kind='embedding', serves=('binary', 'multiclass'), clip=Clip(frames=8, size=224, span=2.13),
-            profiles={'small': {'pretrained': False, 'data.frames': 4, 'data.size': 96, 'data.variants': 1, 'model.trees': 150}},
-            tiny={'data.frames': 4, 'data.size': 64, 'pretrained': False, 'model.trees': 20},
-            grid={'model.depth': [2, 3, 5], 'model.learning_rate': [0.03, 0.1]}, needs=lambda cfg: (Need('i3d', inner=2),) if cfg.pretrained is False else (),
-            resources={'memory_gb': 16, 'gpus': 1, 'hours': 3})
+spec = Spec('xgboost_i3d', xgboost_i3d, **TREES_ON_WEIGHTS, clip=Clip(frames=8, size=224, span=2.13),
+            grid={'model.depth': [2, 3, 5], 'model.learning_rate': [0.03, 0.1]}, needs=lambda cfg: (Need('i3d', inner=2),) if cfg.pretrained is False else ())

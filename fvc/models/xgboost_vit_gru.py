@@ -9,6 +9,7 @@ __all__ = ['spec', 'xgboost_vit_gru']
 from xgboost import XGBClassifier
 
 from ..core.registry import Clip, Need, Spec
+from ..core.settings import TREES_ON_RUN
 from ..learning.feature_models import boosted_trees
 
 # %% ../../nbs/5i_xgboost_vit_gru.ipynb #bf46754a
@@ -22,8 +23,4 @@ def xgboost_vit_gru(trees: int = 200,  # boosting rounds
     return None, boosted_trees(trees, depth, learning_rate, column_share, seed)
 
 # %% ../../nbs/5i_xgboost_vit_gru.ipynb #33406416
-spec = Spec('xgboost_vit_gru', xgboost_vit_gru, kind='embedding', clip=Clip(frames=16, size=224), needs=lambda cfg: (Need('vit_gru', inner=2),),
-            profiles={'small': {'data.frames': 4, 'data.size': 96, 'data.variants': 1, 'model.trees': 100}},
-            tiny={'data.frames': 4, 'data.size': 64, 'model.trees': 20},
-            grid={'model.depth': [2, 3, 5], 'model.learning_rate': [0.03, 0.1], 'model.column_share': [0.1, 0.3]},
-            resources={'memory_gb': 16, 'gpus': 1, 'hours': 2})
+spec = Spec('xgboost_vit_gru', xgboost_vit_gru, **TREES_ON_RUN, clip=Clip(frames=16, size=224), needs=lambda cfg: (Need('vit_gru', inner=2),))

@@ -22,9 +22,9 @@ from ..core.registry import Spec, spec_of
 from ..core.table import StaleConfiguration, _differences, write_table
 from ..core.workspace import Workspace, project_root
 from ..corpus.splits import Split, cut_inner, guard_split, holdout_split, kfold_split, look_alikes, split_from_file
-from ..evidence.figures import draw_searches, report_run, save_fold_figures
+from ..evidence.figures import draw_searches, report_run, save_fold_figures, save_use
 from ..learning.checks import check_model
-from ..learning.detector import check_served, load_detector
+from ..learning.detector import Detector, check_served, load_detector
 from ..learning.fitting import Fit, Material, chosen, distributes, fit, gather, scored_table
 from ..learning.recording import tracked
 from ..learning.runs import FoldResult, Run, fold_metrics, library_hash, needed_run, resolve, rows_hash, run_hash, run_name, source_of
@@ -192,7 +192,7 @@ def _discard(run):
         home = home.parent
 
 # %% ../../nbs/running/01_experiment.ipynb #4111e209
-def read_back(run: FoldRun, m: Material, found: Fit) -> float: # milliseconds a row, from the files of the stages to the score
+def read_back(run: FoldRun, m: Material, found: Fit) -> tuple[Detector, dict]: # as loaded; rows compared, by how much they were off, ms a row from the files of the stages to the score
     "Raise ValueError unless the detector in the folder gives the scores that were had before, on up to 32 rows."
     place, rows = run.place, found.val.rows[:32] if found.val.rows.height else m.rows[:32]
     expected = found.val.scores[:32] if found.val.rows.height else found.detector.score(rows)
@@ -203,7 +203,7 @@ def read_back(run: FoldRun, m: Material, found: Fit) -> float: # milliseconds a 
     start = time.perf_counter()
     off, took = float(np.abs(again.score(rows) - expected).max()), time.perf_counter() - start
     if not off <= within: raise ValueError(f'{run.folder}: the detector that was kept gives other scores than the one that was trained (off by {off:.2g}): this fold is not finished')
-    return 1000 * took / len(rows)
+    return again, dict(rows=len(rows), off=off, ms=1000 * took / len(rows))
 
 def _cuda():
     import torch
@@ -220,9 +220,10 @@ def keep(run: FoldRun, m: Material, found: Fit, tracker) -> FoldResult:
     for detector in (found.detector, *found.inner_detectors.values()): detector.about |= dict(thresholds=thresholds.tolist(), run=run.name, commit=git_commit(), corpus=run.place.about['data_hash'])
     found.detector.save(folder/'model')
     for j, detector in found.inner_detectors.items(): detector.save(folder/f'inner_{j}')
-    took = read_back(run, m, found)
-    facts = dict(found.facts, score_ms=round(took, 1), thresholds=thresholds.tolist(), inner={k: float(v) for k, v in inner.items()}, task=m.task.to_dict())
+    again, compared = read_back(run, m, found)
+    facts = dict(found.facts, score_ms=round(compared['ms'], 1), thresholds=thresholds.tolist(), inner={k: float(v) for k, v in inner.items()}, task=m.task.to_dict())
     if run.unreported: return FoldResult(run.name, run.fold, folder, {}, facts)
+    save_use(folder, again, found.val.rows, compared)
     return _report(run, m, found, tracker, thresholds, facts)
 
 # %% ../../nbs/running/01_experiment.ipynb #16f981c7

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIZE', 'WORDS', 'GRID', 'mean_curve', 'plot_training_folds', 'fold_curves', 'plot_roc_pr_folds',
-           'plot_prediction_distribution', 'plot_metrics_by_fold', 'plot_search']
+           'plot_prediction_distribution', 'plot_metrics_by_fold', 'plot_search', 'plot_over_time']
 
 # %% ../../nbs/scores/07_fold_plots.ipynb #ae3dc4ba
 import matplotlib.pyplot as plt
@@ -113,4 +113,20 @@ def plot_search(trials: list[tuple[dict, float]],  # what was tried, all with th
     settings, scores = [tried for tried, _ in trials], [score for _, score in trials]
     axes = _panels(len(settings[0]))
     for ax, key in zip(axes, settings[0]): plot_hyperparameter_search([tried[key] for tried in settings], scores, key, metric, ax)
+    return axes
+
+# %% ../../nbs/scores/07_fold_plots.ipynb #c0de0003
+def plot_over_time(videos: list[dict],  # title; frames: time (s) and score; windows: start, end (s) and score
+                   threshold: float | None = None,  # drawn where there is one
+                   ) -> np.ndarray:  # axes, one a video
+    "Score by time of each video: single frames as dots, whole windows as bars."
+    axes = _panels(len(videos))
+    for ax, video in zip(axes, videos):
+        new_axis(ax, xlabel='time, s', ylabel='score', title=video['title'], ylim=(-.03, 1.03))
+        times, scores = ([m[key] for m in video['frames']] for key in ('time', 'score'))
+        ax.plot(times, scores, color=COLORS[0], marker='o', lw=1, label='a frame held still')
+        for i, w in enumerate(video['windows']):
+            ax.hlines(w['score'], w['start'], w['end'], color=COLORS[1], lw=3, alpha=.6, label='' if i else 'a whole window')
+        if threshold is not None: ax.axhline(threshold, ls='--', color='black', lw=1, label=f'threshold {threshold:.2f}')
+        _legend(ax)
     return axes
