@@ -41,7 +41,7 @@ def conf(tmp_path_factory):
     "The cluster; its slurm.conf."
     if NOT_HERE: pytest.skip(NOT_HERE)
     folder = tmp_path_factory.mktemp('slurm')
-    try: yield slurm.up(folder)
+    try: yield slurm.up(folder, owned=True)
     finally: slurm.down(folder)
 
 

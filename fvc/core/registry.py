@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GIVEN', 'KINDS', 'TASKS', 'PROFILES', 'USED', 'Clip', 'Need', 'Spec', 'first_line', 'UnknownName', 'nearest',
-           'register_model', 'register_loss', 'register_augmentation', 'register_input', 'use', 'read_name', 'spec_of',
-           'parts', 'all_specs', 'get', 'options']
+           'register_model', 'register_loss', 'register_augmentation', 'register_input', 'use', 'known_models',
+           'read_name', 'spec_of', 'parts', 'all_specs', 'get', 'options']
 
 # %% ../../nbs/core/01_registry.ipynb #119232b7
 import difflib, functools, importlib, importlib.util, inspect, os, pkgutil, sys
@@ -159,6 +159,10 @@ def use(file: str | Path, # a Python module with one `@register_model` or more
     return _used[file]
 
 # %% ../../nbs/core/01_registry.ipynb #8beba029
+def known_models() -> list[Spec]:
+    "Specs of the models that this process has met so far; nothing is imported."
+    return list(_models.values())
+
 def _modules(name): return [m.name for m in pkgutil.iter_modules(importlib.import_module('fvc.models').__path__) if name is None or f'{name}_'.startswith(f'{m.name}_')]
 
 def _discover(name=None):

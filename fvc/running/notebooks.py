@@ -20,7 +20,6 @@ from ..core.environment import DELETE
 from ..core.workspace import Workspace, project_root
 from ..core.parameters import check_parameters
 from ..core.files import file_sha256, write_json, write_text
-from ..evidence.pages import page_html
 
 # %% ../../nbs/running/02_notebooks.ipynb #2b047139
 @dataclass(frozen=True)
@@ -162,6 +161,7 @@ def to_html(notebook: Path, # an executed notebook
            ) -> Path: # the page beside it
     "Page of an executed notebook, one file beside it; paths are relative to the workspace that it was about."
     import nbformat
+    from fvc.evidence.pages import page_html
     nb = nbformat.read(notebook, 4)
     data = nb.metadata.get('papermill', {}).get('parameters', {}).get('data', '')
     roots = {str(Workspace.find(data)): 'the workspace', str(project_root()): 'the project'}
