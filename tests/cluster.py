@@ -95,6 +95,11 @@ def _about(process):
     except OSError: return '', {}
 
 
+def environ(pid):
+    "Environment that a process was started with; {} for one that has ended."
+    return {k.decode(errors='replace'): v.decode(errors='replace') for k, v in _about(Path(f'/proc/{pid}'))[1].items()}
+
+
 def processes(folder=None):
     "Process ids of a cluster's daemons and jobs, by folder; of one cluster or of all."
     found = {}
@@ -154,7 +159,8 @@ def up(folder, owned=False): # owned: it ends with this process
     conf.write_text('\n'.join([CONF.format(dir=folder, port=port).strip(), *nodes, *parts]) + '\n')
     if owned:
         (folder / 'owner').write_text(f'{os.getpid()} {_born(os.getpid())}')
-        subprocess.Popen([sys.executable, __file__, 'keep', folder], stdin=subprocess.PIPE, start_new_session=True)
+        keeper = subprocess.Popen([sys.executable, __file__, 'keep', folder], stdin=subprocess.PIPE, start_new_session=True)
+        (folder / 'keeper.pid').write_text(str(keeper.pid))
     (folder / 'munge.key').write_bytes(os.urandom(128))
     (folder / 'munge.key').chmod(0o600)
     daemon(folder, 'munged', '--force', f'--key-file={folder}/munge.key', f'--socket={folder}/munge.sock', f'--pid-file={folder}/munged.pid',

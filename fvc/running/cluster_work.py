@@ -62,6 +62,11 @@ def watching(place: Workspace, step: str, local: bool) -> list[str]:
 
 def _said_done(plan): return [f'{run}: fold {", ".join(map(str, folds))} done before' for run, folds in plan.done.items() if folds]
 
+def _require_room(place):
+    "Raise RuntimeError where no job could write the workspace, as each of them would find."
+    found = check_disk('workspace', place.root)
+    if found.state == 'wrong': raise RuntimeError(f'{found.text}; nothing was submitted')
+
 def _keep(lines, plan):
     "Lines on standard output and, where models are trained, in a log of their own."
     print('\n'.join(lines))
@@ -82,6 +87,7 @@ def do_submit(a: argparse.Namespace):
     plan = make_plan(a, place, site)
     if not plan.steps: return print('\n'.join([*_said_done(plan), 'nothing is left to do']))
     if a.dry_run: return print('\n'.join([*_said_done(plan), shown_plan(place, plan, site, busy(task_states(place)))]))
+    _require_room(place)
     if a.local: return _locally(a, place, plan)
     given = submit_plan(place, plan, site)
     lines = [f'{job} {step.job}: {step.name}, {len(step.tasks)} task{"s" * (len(step.tasks) > 1)}' for step, job in given]

@@ -18,6 +18,7 @@ from fastcore.basics import patch
 from ..core.config import canonical_hash
 from ..core.environment import DELETE
 from ..core.workspace import Workspace, project_root
+from ..engine.workers import end_with_parent
 from ..core.parameters import check_parameters
 from ..core.files import file_sha256, write_json, write_text
 
@@ -72,7 +73,7 @@ UNANSWERED = ("Kernel didn't respond in", 'Kernel died before replying to kernel
 def _run(command, env):
     "Papermill's end; where its kernel never answered, that of another try."
     for _ in range(STARTS):
-        ended = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=env)
+        ended = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, env=env, preexec_fn=end_with_parent)
         if ended.returncode == 0 or not any(said in ended.stderr for said in UNANSWERED): break
     return ended
 
