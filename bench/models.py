@@ -1,4 +1,4 @@
-"""Target 11: steps of every network, ratios to independent implementations, waiting for clips, five folds of trees on given weights, and what surrounds a fold.
+"""Target 10: steps of every network, ratios to independent implementations, waiting for clips, five folds of trees on given weights, and what surrounds a fold.
 
 Run by run.py; each measurement is a process of its own (`python bench/models.py WHAT …`), on one thread, that prints what it found as JSON.
 """
@@ -202,7 +202,7 @@ def networks() -> list[str]:
 
 
 def models_verdict(pairs: int) -> Verdict:
-    "All of target 11."
+    "All of target 10."
     if not (CORPUS / 'features_stage4').is_dir(): measured('corpus')
     ratios = {name: measured('ratio', name, pairs) for name in RIVALS}
     medians = {name: statistics.median(a / b for a, b in zip(r['ours'], r['theirs'])) for name, r in ratios.items()}
@@ -222,7 +222,7 @@ def models_verdict(pairs: int) -> Verdict:
         lines.append(f'{name}: {spread(one["cpu"])} CPU-s a step of {one["shapes"]}, {one["peak"]:.0f} MB above imports, {one["parameters"]:,} parameters')
     worst = max(medians.values())
     met = worst <= RATIO and wait <= WAIT and max(costs.values()) <= FOLDS and rest <= AROUND
-    return Verdict(11, 'Models', f'forward and backward at most {RATIO} times the independent implementation, waiting for cached clips at most {WAIT:.0%}, five folds of trees on given '
+    return Verdict(10, 'Models', f'forward and backward at most {RATIO} times the independent implementation, waiting for cached clips at most {WAIT:.0%}, five folds of trees on given '
                    f'weights at most {FOLDS} times one, at most {AROUND:.0f} CPU-s around a fit', f'ratio {worst:.2f}, waiting {wait:.1%}, five folds {max(costs.values()):.2f} times one, '
                    f'{rest:.1f} CPU-s around a fit', met, lines, ['python bench/models.py ratio NAME PAIRS', 'python bench/models.py loader x3d WORDS',
                    'python bench/models.py folds MODEL NETWORK FILE', 'python bench/models.py around MODEL WORDS', 'python bench/models.py step NAME STEPS'],

@@ -11,21 +11,23 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import encoding, models, picking, pipeline, startup, surroundings
+import encoding, models, orchestration, picking, pipeline, startup, surroundings
 from measure import HERE, ROOT, say
 from verdict import Verdict
 
-NAMES = {1: 'stages', 2: 'stage 3 against ffmpeg', 3: 'stage 1 against ffmpeg', 4: 'maths', 5: 'picking', 6: 'length', 7: 'two workers', 8: 'start', 11: 'models'}
+NAMES = {1: 'stages', 2: 'stage 3 against ffmpeg', 3: 'stage 1 against ffmpeg', 4: 'maths', 5: 'picking', 6: 'length', 7: 'two workers', 8: 'start', 9: 'cluster', 10: 'models'}
+NO_VIDEOS = {9, 10}  # these look at none of the four clips
 
 
 def options() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--targets', default='1,2,3,4,5,6,7,8,11', help='numbers: ' + ', '.join(f'{n} {name}' for n, name in NAMES.items()))
+    p.add_argument('--targets', default=','.join(map(str, NAMES)), help='numbers: ' + ', '.join(f'{n} {name}' for n, name in NAMES.items()))
     p.add_argument('--pairs', type=int, default=5, help='pairs a figure (short ones get three times as many, target 2 forty times)')
     p.add_argument('--clips', default='', help='folder with the four clips; else they are fetched once into bench/.cache')
     p.add_argument('--every', type=int, default=1, help='target 5: only every so many of the shared clips')
     p.add_argument('--minutes', type=float, default=60, help='target 6: length of the long video')
     p.add_argument('--hd-seconds', type=float, default=60, help='target 6: length of the 1080p video')
+    p.add_argument('--runs', type=int, default=24, help='target 9: runs that are submitted, five folds each')
     p.add_argument('--results', type=Path, default=HERE / 'RESULTS.md', help='where to write')
     return p.parse_args()
 
@@ -39,6 +41,7 @@ def measured(number: int, a: argparse.Namespace, clips: dict):
     if number == 6: return pipeline.length(clips, a.minutes, a.hd_seconds)
     if number == 7: return pipeline.two_workers(clips, a.pairs)
     if number == 8: return startup.startup(a.pairs)
+    if number == 9: return orchestration.orchestration(a.pairs, a.runs)
     return models.models_verdict(a.pairs)
 
 
@@ -62,12 +65,12 @@ def page(verdicts: list[Verdict]) -> str:
 def main() -> int:
     a, verdicts = options(), []
     numbers, clips = [int(n) for n in a.targets.split(',')], {}
-    if numbers != [11]:  # models are measured on a corpus of their own
+    if set(numbers) - NO_VIDEOS:
         surroundings.need_ffmpeg()
         clips = surroundings.clips(a.clips)
     for number in numbers:
         say(f'target {number}: {NAMES[number]}')
-        left_out = {5: f', every {a.every}. clip', 6: f', {a.minutes:g} minutes and {a.hd_seconds:g} s of 1080p, once'}
+        left_out = {5: f', every {a.every}. clip', 6: f', {a.minutes:g} minutes and {a.hd_seconds:g} s of 1080p, once', 9: f', {a.runs} runs'}
         verdicts.append(replace(measured(number, a, clips), run=f'--pairs {a.pairs}' + left_out.get(number, '')))
         print(verdicts[-1].text(), flush=True)
         a.results.write_text(page(kept(surroundings.CACHE / 'verdicts.json', verdicts[-1])))

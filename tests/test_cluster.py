@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def conf(tmp_path_factory):
     "The cluster; its slurm.conf."
     if NOT_HERE: pytest.skip(NOT_HERE)
     folder = tmp_path_factory.mktemp('slurm')
-    try: yield slurm.up(folder)
+    try: yield slurm.up(folder, owned=True)
     finally: slurm.down(folder)
 
 
@@ -224,6 +225,26 @@ def test_again_only_what_is_not_done(lab, submitted, conf):
     assert all((lab.place.run(run) / f'fold_{k}' / 'mlflow.json').is_file() for run in ('naive_cnn@timed', 'svm', 'logistic_regression') for k in (1, 2))
 
 
+def test_a_killed_job_says_so_and_is_trained_on(lab, submitted):
+    "kill -9 of its first process alone: nothing of it goes on in the background, which would keep the next one from the fold."
+    lab.gate.unlink(missing_ok=True)
+    asked = ['naive_cnn', '--folds', '1', '--name', 'killed', *TIMED[2:]]
+    lab.fvc('submit', *asked, FVC_USE_TRACKING='false')
+    eventually(lambda: lab.epochs('naive_cnn@killed', 1) == {1, 2}, 400, 0.5)
+    folder = Path(lab.env['SLURM_CONF']).parent
+    mine = [p for p in slurm.processes(folder) if slurm.environ(p).get('SLURM_JOB_NAME') == 'fvc_stage5c' and slurm.environ(p).get('SLURM_ARRAY_TASK_ID') == '1']
+    assert len(mine) >= 4, mine  # task, train, papermill, kernel
+    os.kill(min(mine), signal.SIGKILL)
+    eventually(lambda: not set(mine) & set(slurm.processes(folder)), 30)
+    eventually(lambda: lab.states()[0]['naive_cnn@killed', 1] == 'failed', 60, 0.5)
+    assert 'killed, or its node failed' in lab.states()[1]['naive_cnn@killed', 1]['reason']
+    lab.gate.touch()
+    lab.fvc('submit', *asked, FVC_USE_TRACKING='false')
+    lab.fvc('wait', '--every', '0.5', 'naive_cnn@killed')
+    rows = [json.loads(line) for line in (lab.place.run('naive_cnn@killed') / 'fold_1' / 'metrics.jsonl').read_text().splitlines() if '"inner_loss"' in line]
+    assert [r['epoch'] for r in rows] == list(range(1, len(rows) + 1)) and rows[1]['timestamp'] < lab.marker('naive_cnn@killed', 1)['started'] < rows[2]['timestamp']
+
+
 def test_who_waits_cancels_when_he_is_ended(lab, submitted, tmp_path, corpus):
     "TERM to `fvc submit --wait`: its jobs, which are held, leave the queue."
     other = Lab(tmp_path, corpus)
@@ -275,6 +296,17 @@ def test_what_cannot_be_is_said_in_one_sentence_and_nothing_is_submitted(lab, co
     assert jobs() == before
 
 
+def test_a_full_disk_is_found_before_anything_is_submitted(lab, tmp_path):
+    full, before = tmp_path / 'full', lab.slurm('squeue', '-h', '-a', '-o', '%A')
+    full.mkdir()
+    script = (f'mount -t tmpfs -o size=1m none {full} && cp {lab.place.index} {lab.place.corpus} {lab.place.folds} {full} && '
+              f'(cat /dev/zero > {full}/rest 2> /dev/null; exec {FVC} submit stage1 --data {full})')
+    done = subprocess.run(['unshare', '-m', 'sh', '-c', script], cwd=lab.project, env=lab.env, capture_output=True, text=True)
+    if 'unshare' in done.stderr or 'mount' in done.stderr: pytest.skip('this machine lets nobody mount')
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and 'is full: free space' in done.stderr and 'nothing was submitted' in done.stderr, done.stderr
+    assert lab.slurm('squeue', '-h', '-a', '-o', '%A') == before
+
+
 def test_a_workspace_that_nodes_cannot_see_is_found(lab, corpus, tmp_path):
     "Mounted for this command alone, it is not there for a node."
     assert 'sees' in lab.fvc('doctor', '--probe', code=0)
@@ -284,6 +316,22 @@ def test_a_workspace_that_nodes_cannot_see_is_found(lab, corpus, tmp_path):
     done = subprocess.run(['unshare', '-m', 'sh', '-c', script], cwd=lab.project, env=lab.env, capture_output=True, text=True)
     if 'unshare' in done.stderr or 'mount' in done.stderr: pytest.skip('this machine lets nobody mount')
     assert done.returncode == 1 and 'does not see' in done.stdout, done.stdout + done.stderr
+
+
+def test_a_cluster_ends_with_who_brought_it_up(tmp_path):
+    "kill -9 of the process: its daemons and jobs go; where who looks after them is killed too, the next cluster removes them."
+    if NOT_HERE: pytest.skip(NOT_HERE)
+    code = f"import cluster, os, subprocess; from pathlib import Path; d = Path({str(tmp_path)!r}, 'one'); cluster.up(d, owned=True); " + \
+           "subprocess.run(['sbatch', '--wrap', 'sleep 300', '--output=/dev/null', '--mem=10M'], env=cluster.environment(d), check=True); " + \
+           "cluster.eventually(lambda: len(cluster.processes(d)) > 6); print('up', flush=True); {then}os.kill(os.getpid(), 9)"
+    for then, kept in (('', 0), ("os.kill(int((d / 'keeper.pid').read_text()), 9); ", 6)):
+        done = subprocess.run([sys.executable, '-c', code.replace('{then}', then)], cwd=ROOT / 'tests', capture_output=True, text=True)
+        assert done.returncode == -9 and 'up' in done.stdout, done.stderr
+        if not kept: eventually(lambda: not slurm.processes(tmp_path / 'one'), 20)
+        if not kept: shutil.rmtree(tmp_path / 'one')
+    assert len(slurm.processes(tmp_path / 'one')) > kept
+    slurm.reap()
+    assert not slurm.processes(tmp_path / 'one')
 
 
 def test_a_script_can_be_submitted_by_hand(conf, tmp_path):

@@ -18,6 +18,7 @@ from fvc.corpus.scenes import PHOTOS, photograph
 from fvc.corpus.splits import cut_inner, guard_split, holdout_split, kfold_split
 from fvc.corpus.statements import CorpusError
 from fvc.running import pipeline
+from fvc.learning.asked_runs import serving
 from fvc.running.cli import main
 from fvc.running.experiment import make_split
 from fvc.core.config import compose
@@ -281,7 +282,7 @@ def test_all_models_are_those_that_serve_the_task(steel, marked, tmp_path):
     for source in (steel, marked):
         place = str(tmp_path / f'work {source.name}')
         setup(source, place, TWO)
-        named[Task.of(Workspace.find(place)).kind] = set(pipeline.serving(place))
+        named[Task.of(Workspace.find(place)).kind] = set(serving(place))
     everything = {spec.name for spec in all_specs()}
     assert named['multiclass'] > named['multilabel'] and 'x3d' in named['multilabel'] and 'svm' in named['multiclass'] - named['multilabel']
     assert named['multiclass'] <= everything and len(everything) >= 24

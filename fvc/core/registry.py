@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GIVEN', 'KINDS', 'TASKS', 'PROFILES', 'USED', 'OFFERED', 'Clip', 'Need', 'Spec', 'first_line', 'UnknownName',
            'nearest', 'register_model', 'register_loss', 'register_augmentation', 'register_input', 'register_metric',
-           'use', 'read_name', 'spec_of', 'parts', 'all_specs', 'get', 'options']
+           'use', 'known_models', 'read_name', 'spec_of', 'parts', 'all_specs', 'get', 'options']
 
 # %% ../../nbs/core/01_registry.ipynb #119232b7
 import difflib, functools, importlib, importlib.metadata, importlib.util, inspect, os, pkgutil, sys
@@ -200,6 +200,10 @@ def _take(offer):
     if offer.name not in _models: raise ValueError(f'{_who(offer)}, and no model of that name is registered there: name the builder, Spec and entry point alike')
 
 # %% ../../nbs/core/01_registry.ipynb #8beba029
+def known_models() -> list[Spec]:
+    "Specs of the models that this process has met so far; nothing is imported."
+    return list(_models.values())
+
 def _likely(name, models): return [m for m in models if name is None or f'{name}_'.startswith(f'{m}_')]
 
 def _discover(name=None):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PASSING', 'MACHINE', 'ENVIRONMENT', 'SERVE', 'START_LIMIT', 'STARTS', 'is_caused_by', 'Failure', 'blamed', 'settled',
-           'cores', 'Spent', 'most_memory', 'process']
+           'end_with_parent', 'cores', 'Spent', 'most_memory', 'process']
 
 # %% ../../nbs/engine/01_workers.ipynb #9301c130
 import ctypes, errno, math, os, resource, signal, socket, subprocess, sys, time, traceback
@@ -55,10 +55,17 @@ ENVIRONMENT = dict(
     OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1', MKL_NUM_THREADS='1', POLARS_MAX_THREADS='1',
     MALLOC_MMAP_THRESHOLD_=str(32 << 20), MALLOC_TRIM_THRESHOLD_=str(64 << 20))  # the C library keeps the memory of a frame for the next
 
+# %% ../../nbs/engine/01_workers.ipynb #94e73472
+_libc = ctypes.CDLL(None)
+
+def end_with_parent():
+    "Have this process killed when the one that started it ends, however that ends."
+    _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
 # %% ../../nbs/engine/01_workers.ipynb #376e19f1
 def _serve(pipe: int, memory_limit: float):
     "A worker's life: receive the function, then items, and send back rows or what went wrong."
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: never outlive the parent
+    end_with_parent()
     for signum in (signal.SIGINT, signal.SIGTERM): signal.signal(signum, signal.SIG_IGN)
     import cloudpickle
     pipe, limit = Connection(pipe), int(memory_limit * 2**30)

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..core.environment import DELETE
 from ..core.files import write_json, write_text
 from ..core.workspace import Workspace
+from ..engine.workers import end_with_parent
 from .node_checks import preamble
 from .slurm import call, fvc_command, log_folder
 
@@ -60,7 +61,8 @@ def run_command(command: list[str], log: Path, # gets all that it says
     before = {s: signal.signal(s, end) for s in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)}
     try:
         with open(log, 'a', encoding='utf-8') as kept, subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                                                        text=True, errors='replace', start_new_session=True, env=env) as child:
+                                                                        text=True, errors='replace', start_new_session=True, env=env,
+                                                                        preexec_fn=end_with_parent) as child:
             if told: end(told.pop(), None)
             for line in child.stdout:
                 said.append(line)

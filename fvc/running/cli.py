@@ -60,13 +60,13 @@ def _stage(a):
 
 # %% ../../nbs/running/21_cli.ipynb #52b4485d
 def _train(a):
-    from fvc.running.pipeline import serving, train
+    from fvc.running.pipeline import train
     models, extra = sort_words(a.models)
     if bool(models) == a.all: raise ValueError('fvc train: name models ("fvc models" lists them), or --all for every one of them')
     if a.final and a.folds: raise ValueError(f'fvc train --final --folds {a.folds}: a final model is trained on all folds, leave one of the two out')
     if a.name: extra.append(f'experiment.name={json.dumps(a.name)}')
     if a.again: extra.append('experiment.again=true')
-    outcomes = train(models or serving(a.data), a.folds, a.data, extra, a.workers, a.final)
+    outcomes = train(models, a.folds, a.data, extra, a.workers, a.final)
     print_rows([dict(notebook=o.job.output.name, state=o.state, note=o.note) for o in outcomes], a)
     return 1 if any(o.state == 'failed' for o in outcomes) else 0
 

@@ -16,7 +16,9 @@ from ..core.files import write_text
 from ..core.workspace import Workspace, project_root
 from .commands import print_rows, sort_words
 from .job_list import plan_work
-from .pipeline import serving, setup_workspace
+from ..learning.asked_runs import available_folds, serving
+from .model_training import delete_existing, parse_folds, training_jobs
+from .pipeline import setup_workspace
 from .node_checks import Finding, check_disk
 from .site import Site, read_site, write_site
 from .slurm import call, environment, log_folder, queue
@@ -46,7 +48,6 @@ def make_plan(a: argparse.Namespace, place: Workspace, site: Site) -> Plan:
     if a.name: words = [*words, f'experiment.name="{a.name}"']
     shards = a.shards or (1 if a.local else site.shards)
     if deletes_existing() and models and not a.dry_run:
-        from fvc.running.model_training import available_folds, delete_existing, parse_folds, training_jobs
         jobs = training_jobs(models, parse_folds(a.folds, available_folds(place)), place, words)
         held = {which for which in busy(task_states(place)) if which in {(j.folder.parent.name, j.parameters['fold']) for j in jobs}}
         if held: raise ValueError(f'FVC_DELETE_EXISTING=1, but fold {min(held)[1]} of {min(held)[0]} is at work: fvc cancel {min(held)[0]}, or unset it')
@@ -60,6 +61,11 @@ def watching(place: Workspace, step: str, local: bool) -> list[str]:
             *([] if local else [f'  fvc wait --data {place}', f'  fvc cancel --data {place}'])]
 
 def _said_done(plan): return [f'{run}: fold {", ".join(map(str, folds))} done before' for run, folds in plan.done.items() if folds]
+
+def _require_room(place):
+    "Raise RuntimeError where no job could write the workspace, as each of them would find."
+    found = check_disk('workspace', place.root)
+    if found.state == 'wrong': raise RuntimeError(f'{found.text}; nothing was submitted')
 
 def _keep(lines, plan):
     "Lines on standard output and, where models are trained, in a log of their own."
@@ -81,6 +87,7 @@ def do_submit(a: argparse.Namespace):
     plan = make_plan(a, place, site)
     if not plan.steps: return print('\n'.join([*_said_done(plan), 'nothing is left to do']))
     if a.dry_run: return print('\n'.join([*_said_done(plan), shown_plan(place, plan, site, busy(task_states(place)))]))
+    _require_room(place)
     if a.local: return _locally(a, place, plan)
     given = submit_plan(place, plan, site)
     lines = [f'{job} {step.job}: {step.name}, {len(step.tasks)} task{"s" * (len(step.tasks) > 1)}' for step, job in given]

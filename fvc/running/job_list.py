@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from ..core.config import RunConfig, compose
 from ..core.table import read_table
 from ..core.workspace import CHAIN, Workspace, table_settings
+from ..learning.asked_runs import available_folds
+from .model_training import ANY_MODEL, asked, parse_folds, training_jobs
 from .pipeline import BEFORE, Failures, stage_words
 from .steps import Plan, Step
 
@@ -72,59 +74,45 @@ class Ahead(Workspace):
 # %% ../../nbs/running/12_job_list.ipynb #d98e93fe
 def _part(job, model):
     "Letter of a model's notebook; the name of a model that has none."
-    from fvc.running.model_training import ANY_MODEL
     stem = job.notebook.name.partition('_')[0]
     return f'stage5_{model}' if job.notebook.name == ANY_MODEL else f'stage{stem}'
 
-def _require(place, run, cfg, named, folds):
+def _require(place, run, named, folds):
     "Raise ValueError where a run stands on another that is neither named nor finished."
-    from fvc.learning.runs import typed_run
-    from fvc.running.model_training import needed_names
-    for other in needed_names(typed_run(run.partition('@')[0])[0], cfg, place):
+    for other in run.needs:
         missing = [k for k in folds if not (place.run(other)/f'fold_{k}'/'metadata.json').is_file()]
         typed = re.sub('@[0-9a-f]{8}$', '', other)  # nobody types a hash
-        if other not in named and missing: raise ValueError(f'{run} needs the run {other}, whose fold {missing[0]} is not finished: name {typed} too, it is trained first')
+        if other not in named and missing: raise ValueError(f'{run.name} needs the run {other}, whose fold {missing[0]} is not finished: name {typed} too, it is trained first')
 
 # %% ../../nbs/running/12_job_list.ipynb #808d9bff
 def model_steps(place: Workspace, models: list[str], words: list[str], folds: str, # '', '2', '1-5' or '1,3'
                 stages: list[int], # that are still to be run
                ) -> tuple[list[Step], dict[str, list[int]]]: # steps with tasks to do; folds of each run that are done
     "Steps of stage 5; a fold that is done stays out, unless a table that it may read is made anew."
-    from fvc.learning.detector import inputs_of
-    from fvc.learning.inputs import all_stages
-    from fvc.learning.runs import resolve, typed_run
-    from fvc.running.model_training import available_folds, parse_folds, training_jobs
-    jobs = training_jobs(models, parse_folds(folds, available_folds(place)), place, words)
+    numbers = parse_folds(folds, available_folds(place))
+    jobs = training_jobs(models, numbers, place, words)
     by_run, run_of, steps, done = {}, {job.output: job.folder.parent.name for job in jobs}, [], {}
     for job in jobs: by_run.setdefault(job.folder.parent.name, []).append(job)
-    for run, own in by_run.items():
-        spec = typed_run(run.partition('@')[0])[0]
+    for name, own in by_run.items():
         settings = shlex.split(own[0].parameters['overrides'])
-        reads = {n for s in all_stages(inputs_of(spec), resolve(spec, settings, place)) if s for n in CHAIN[s]}
+        run = asked([name.partition('@')[0]], settings, numbers[0], place)[0]  # as its jobs will ask
+        reads = {n for s in run.stages if s for n in CHAIN[s]}
         needed = tuple(dict.fromkeys(run_of[p] for job in own for p in job.after))
-        _require(place, run, resolve(spec, settings, place), by_run, parse_folds(folds, available_folds(place)))
+        _require(place, run, by_run, numbers)
         waits = tuple(f'stage{n}-merge' for n in stages if n in reads)
-        anew = waits or any(name in (s.name for s in steps) for name in needed)
-        done[run] = [] if anew else [job.parameters['fold'] for job in own if job.state == 'done']
-        todo = tuple(job.parameters['fold'] for job in own if job.parameters['fold'] not in done[run])
-        if todo: steps.append(Step(run, _part(own[0], spec.name), ('train', spec.name, '--folds', '{task}', '--workers', '1', *settings), todo, (*waits, *needed), resources=spec.resources))
+        anew = waits or any(other in (s.name for s in steps) for other in needed)
+        done[name] = [] if anew else [job.parameters['fold'] for job in own if job.state == 'done']
+        todo = tuple(job.parameters['fold'] for job in own if job.parameters['fold'] not in done[name])
+        if todo: steps.append(Step(name, _part(own[0], run.model), ('train', run.model, '--folds', '{task}', '--workers', '1', *settings), todo, (*waits, *needed), resources=run.resources))
     return steps, done
 
 # %% ../../nbs/running/12_job_list.ipynb #3a591744
 TRACKING = Step('tracking', 'stage5_tracking', ('track',), resources=dict(gpus=0, cpus=1, memory_gb=4, hours=1), whatever=True)
 
-def _read_by(models, words, place):
-    "Stages whose tables models read."
-    from fvc.learning.detector import inputs_of
-    from fvc.learning.inputs import all_stages
-    from fvc.learning.runs import resolve, typed_run
-    specs = [typed_run(name) for name in models]
-    return {stage for spec, own in specs for stage in all_stages(inputs_of(spec), resolve(spec, [*own, *words], place))}
-
 def plan_work(place: Workspace, stages: list[int], # asked for by name: run although their tables are there
               models: list[str], words: list[str], folds: str, shards: int, allowed: str, tracking: bool) -> Plan:
     "Steps for models with all that they need, or for stages alone."
-    needed = _read_by(models, words, place) if models else set()
+    needed = {stage for run in asked(models, words, 1, place) for stage in run.stages} if models else set()
     made_with = [f'{key}={json.dumps(value)}' for key, value in place.made_with().items()]  # as models take it too, where nothing else is typed
     staged = [*made_with, *stage_words(words)]
     first = stages_to_do(place, needed, compose(None, staged))

@@ -18,9 +18,9 @@ from fastcore.basics import patch
 from ..core.config import canonical_hash
 from ..core.environment import DELETE
 from ..core.workspace import Workspace, project_root
+from ..engine.workers import end_with_parent
 from ..core.parameters import check_parameters
 from ..core.files import file_sha256, write_json, write_text
-from ..evidence.pages import page_html
 
 # %% ../../nbs/running/02_notebooks.ipynb #2b047139
 @dataclass(frozen=True)
@@ -75,13 +75,15 @@ _running, _stopped = set(), threading.Event()  # processes that execute notebook
 def _run(command, env):
     "Papermill's end and what it said; where its kernel never answered, that of another try."
     for _ in range(STARTS):
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL, env=env) as child:
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL, env=env,
+                              preexec_fn=end_with_parent) as child:
             _running.add(child)
             if _stopped.is_set(): child.terminate()
             try: said = child.communicate()[1]
             finally: _running.discard(child)
         if child.returncode == 0 or _stopped.is_set() or not any(words in said for words in UNANSWERED): break
     return child.returncode, said
+
 
 # %% ../../nbs/running/02_notebooks.ipynb #25f87d02
 def execute(job: Job,
@@ -174,6 +176,7 @@ def to_html(notebook: Path, # an executed notebook
            ) -> Path: # the page beside it
     "Page of an executed notebook, one file beside it; paths are relative to the workspace that it was about."
     import nbformat
+    from fvc.evidence.pages import page_html
     nb = nbformat.read(notebook, 4)
     data = nb.metadata.get('papermill', {}).get('parameters', {}).get('data', '')
     roots = {str(Workspace.find(data)): 'the workspace', str(project_root()): 'the project'}

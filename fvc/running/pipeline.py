@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'BEFORE', 'stage_words', 'setup_workspace', 'run_one_stage', 'Failures', 'count_failures', 'parse_shard',
-           'report', 'status', 'serving', 'train', 'RunResult', 'train_all', 'run']
+           'report', 'status', 'train', 'RunResult', 'train_all', 'run']
 
 # %% ../../nbs/running/03_pipeline.ipynb #da9e836a
 import json, shlex
@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from ..core.config import compose
-from ..core.registry import all_specs
 from ..core.workspace import Workspace, project_root
 from ..scores.intervals import permuted_folds
-from ..scores.tasks import Task
+from ..learning.asked_runs import serving
 from .notebooks import Job, execute_all, to_html
 from ..core.table import read_table
 
@@ -141,19 +140,13 @@ def _check_words(models, overrides):
         spec, own = typed_run(name)
         compose(spec, [*own, *overrides])
 
-def serving(data: str = '') -> list[str]: # names of models
-    "All models that serve the task of a workspace."
-    kind = Task.of(Workspace.find(data).require()).kind
-    return [spec.name for spec in all_specs() if kind in spec.serves]
-
-def train(models: list[str], # names
+def train(models: list[str], # names; none: all that serve the corpus
           folds: str = '', # '', '2', '1-5' or '1,3'
           data: str = '', overrides: list[str] = (), workers: int = 0,
           final: bool = False): # on all labelled videos, instead of folds
     "Stage 5 for the folds named; see `train_folds`."
     from fvc.running.model_training import available_folds, parse_folds, train_folds
-    _check_words(models, overrides)
-    return train_folds(models, [0] if final else parse_folds(folds, available_folds(data)), data, overrides, workers)
+    return train_folds(models or serving(data), [0] if final else parse_folds(folds, available_folds(data)), data, overrides, workers)
 
 @dataclass
 class RunResult:

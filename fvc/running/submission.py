@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..core.files import locked, write_json
 from ..core.workspace import Workspace
+from ..engine.workers import end_with_parent
 from .array_tasks import marker, read_marker
 from .notebooks import execute_all
 from .site import Site
@@ -149,7 +150,7 @@ def _do(local, place, threads, living):
     log.parent.mkdir(parents=True, exist_ok=True)
     words = [fvc_command(), 'task', step.name, str(task), '--part', step.part, '--data', str(place), '--', *step.command(task)]
     env = dict(environment(Site()), OMP_NUM_THREADS=os.environ.get('OMP_NUM_THREADS', str(threads)))
-    with open(f'{log}.out', 'a') as out, open(f'{log}.err', 'a') as err, subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env) as child:
+    with open(f'{log}.out', 'a') as out, open(f'{log}.err', 'a') as err, subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=env, preexec_fn=end_with_parent) as child:
         living.add(child)
         code = child.wait()
     living.discard(child)

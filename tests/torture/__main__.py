@@ -7,10 +7,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import changes, disk, growth, kills, mutants, together, world
+from . import changes, cluster, disk, growth, kills, mutants, together, world
 from .sabotage import SABOTAGE
 
-PARTS = ('kills', 'boundaries', 'vandals', 'mutants', 'disk', 'stops', 'hangs', 'rivals', 'shards', 'moved', 'limits', 'changed', 'growth')
+PARTS = ('kills', 'boundaries', 'vandals', 'mutants', 'disk', 'stops', 'hangs', 'rivals', 'shards', 'moved', 'limits', 'changed', 'growth', 'cluster')
 
 
 def options():
@@ -23,6 +23,9 @@ def options():
     p.add_argument('--stops', type=int, default=20, help='Ctrl-C and TERM')
     p.add_argument('--videos', type=int, default=20000, help='trivial videos for the growth of memory')
     p.add_argument('--others', type=int, default=10, help='mended workspaces, pairs of rivals, shards, sources that are away, small limits, changed settings')
+    p.add_argument('--models', type=int, default=6, help='models that a cluster trains while its jobs are killed, a node goes and its controller is restarted')
+    p.add_argument('--folds', type=int, default=5, help='folds of each')
+    p.add_argument('--jobs', type=int, default=6, help='jobs killed')
     p.add_argument('--reduced', action='store_true', help='a little of everything, in about a minute')
     p.add_argument('--seed', type=int, default=None, help='of everything that is drawn; default: the time')
     p.add_argument('--sabotage', choices=list(SABOTAGE), help='break the engine in this way: losses must be found')
@@ -30,6 +33,7 @@ def options():
     a = p.parse_args()
     if a.reduced:
         a.kills, a.boundaries, a.mutants, a.disks, a.stops, a.others, a.videos = 5, 8, 48, 3, 3, 2, 1500
+        a.models, a.folds, a.jobs = 1, 2, 1
     return a
 
 
@@ -50,8 +54,9 @@ class Tell:
 def torture(a, folder, tell):
     "Every part that is asked for; one line of counts each."
     parts, counts = a.parts or PARTS, {}
-    place = world.World(folder).prepare()
-    tell(f'corpus ready, stages 0-4 take {", ".join(f"{s:.1f}" for s in place.seconds.values())} s')
+    if set(parts) != {'cluster'}:  # which has a corpus of its own
+        place = world.World(folder).prepare()
+        tell(f'corpus ready, stages 0-4 take {", ".join(f"{s:.1f}" for s in place.seconds.values())} s')
     if a.sabotage:
         world.broken.append(SABOTAGE[a.sabotage])
     if 'kills' in parts:
@@ -88,6 +93,8 @@ def torture(a, folder, tell):
         counts['growth'], wrong = growth.growth(folder, max(200, a.videos // 10), a.videos, tell)
         if wrong:
             tell('growth', wrong)
+    if 'cluster' in parts:
+        counts['done to a cluster'] = cluster.on_cluster(folder, a.models, a.folds, a.jobs, a.seed, tell)[0]
     return counts
 
 
