@@ -232,7 +232,8 @@ def test_a_killed_job_says_so_and_is_trained_on(lab, submitted):
     lab.fvc('submit', *asked, FVC_USE_TRACKING='false')
     eventually(lambda: lab.epochs('naive_cnn@killed', 1) == {1, 2}, 400, 0.5)
     folder = Path(lab.env['SLURM_CONF']).parent
-    mine = [p for p in slurm.processes(folder) if slurm.environ(p).get('SLURM_JOB_NAME') == 'fvc_stage5c' and slurm.environ(p).get('SLURM_ARRAY_TASK_ID') == '1']
+    job = lab.marker('naive_cnn@killed', 1)['job'].partition('_')[0]
+    mine = [p for p in slurm.processes(folder) if slurm.environ(p).get('SLURM_ARRAY_JOB_ID') == job]
     assert len(mine) >= 4, mine  # task, train, papermill, kernel
     os.kill(min(mine), signal.SIGKILL)
     eventually(lambda: not set(mine) & set(slurm.processes(folder)), 30)
