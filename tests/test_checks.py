@@ -1,11 +1,16 @@
 """The check of every model sees what it promises: each toy breaks one thing."""
+from dataclasses import replace
+
 import pytest
 import torch
 from fvc.core import registry
-from fvc.core.registry import Clip, Spec
+from fvc.core.config import compose
+from fvc.core.registry import Clip, Spec, all_specs, spec_of
 from fvc.core.workspace import Workspace
 from fvc.learning import checks
+from fvc.learning.blocks import step_memory
 from fvc.learning.checks import check_model, list_models
+from fvc.learning.detector import build
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from torch import nn
@@ -127,3 +132,39 @@ def test_models_are_listed_by_the_task_they_serve(monkeypatch):
     both = [Spec('two_kinds', one, kind='estimator', inputs=('features',), serves=('binary', 'multiclass')), Spec('one_kind', one, kind='estimator', inputs=('features',), serves=('binary',))]
     monkeypatch.setattr(checks, 'all_specs', lambda: both)
     assert [m['name'] for m in list_models('multiclass')] == ['two_kinds'] and len(list_models('binary')) == len(list_models()) == 2
+
+
+NETWORKS = [spec.name for spec in all_specs() if spec.kind == 'network' and spec.build.__module__.startswith('fvc.models.')]
+
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_a_step_with_the_papers_settings_fits_a_gpu_of_16_gb(name):
+    "With a quarter left for what a calculation does not see: kernels' workspaces, fragments, other losses."
+    known = spec_of(name)
+    assert 0 < checks._step_gib(known, checks.TASKS[known.serves[0]]) < 12
+
+
+def test_a_step_of_more_clips_takes_more():
+    x3d = spec_of('x3d')
+    eight = checks._step_gib(x3d, checks.TASKS['binary'])
+    two = checks._step_gib(replace(x3d, defaults=x3d.defaults | {'training.batch_size': 2}), checks.TASKS['binary'])
+    assert eight > 3.5 * two > 3
+
+
+def test_a_calculation_agrees_with_a_real_step():
+    known, task = spec_of('vivit'), checks.TASKS['binary']
+    def made(**options): return build(known, compose(known, saved=dict(known.tiny, **options)), task)
+    batch, _ = checks._batch(known, compose(known, saved=dict(known.tiny)), task, 2)
+    kept = {checkpointing: step_memory(made(**{'model.checkpointing': checkpointing}), batch) for checkpointing in (False, True)}
+    with torch.device('meta'): network = made(**{'model.checkpointing': False})
+    assert step_memory(network, {k: v.to('meta') for k, v in batch.items()}) == pytest.approx(kept[False], rel=0.1), 'attention keeps a little more where it has no kernel of its own'
+    assert kept[True]['states'] == kept[False]['states'] and kept[True]['activations'] < kept[False]['activations'] / 2
+
+
+class Curious(Large):
+    "Looks at the numbers of what it is shown."
+    def forward(self, clip): return super().forward(clip) * (1 if clip.mean() > 0 else 2)
+
+
+def test_a_network_that_looks_at_numbers_has_no_calculation():
+    assert check_model(spec(Curious))['step_gib'] is None and check_model(spec(Large))['step_gib'] is not None

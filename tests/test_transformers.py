@@ -226,11 +226,11 @@ def gradients(network, clip):
 
 
 @pytest.mark.parametrize('build', [
-    lambda checkpoint: timesformer(FOUR, {'clip': (3, 3, 48, 48)}, pretrained=False, checkpoint=checkpoint, **SMALL),
-    lambda checkpoint: timesformer(FOUR, {'clip': (3, 3, 48, 48)}, 'joint', pretrained=False, checkpoint=checkpoint, **SMALL),
+    lambda checkpoint: timesformer(FOUR, {'clip': (3, 3, 48, 48)}, pretrained=False, checkpointing=checkpoint, **SMALL),
+    lambda checkpoint: timesformer(FOUR, {'clip': (3, 3, 48, 48)}, 'joint', pretrained=False, checkpointing=checkpoint, **SMALL),
     lambda checkpoint: vivit(FOUR, {'clip': (3, 4, 48, 48)}, pretrained=False, checkpointing=checkpoint, **SMALL),
     lambda checkpoint: vivit(FOUR, {'clip': (3, 4, 48, 48)}, 'factorised', pretrained=False, checkpointing=checkpoint, **SMALL),
-    lambda checkpoint: vit_gru(FOUR, {'clip': (3, 3, 48, 48)}, 'test_vit', dropout=0.0, pretrained=False, checkpoint=checkpoint)],
+    lambda checkpoint: vit_gru(FOUR, {'clip': (3, 3, 48, 48)}, 'test_vit', dropout=0.0, pretrained=False, checkpointing=checkpoint)],
     ids=['divided', 'joint', 'tubelets', 'factorised', 'per frame'])
 def test_checkpointing_gives_the_same_gradients(build):
     plain, saving = strengthen(build(False)), build(True)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Normalize', 'EachFrame', 'FrameMean', 'Head', 'device_of', 'answer', 'count_parameters', 'out_of_memory',
-           'MicroBatch', 'real_frames', 'Attention', 'EncoderBlock', 'run_blocks', 'FramesInOrder']
+           'MicroBatch', 'real_frames', 'Attention', 'EncoderBlock', 'run_blocks', 'step_memory', 'FramesInOrder']
 
 # %% ../../nbs/learning/01_blocks.ipynb #e7de882d
 import inspect, warnings
@@ -213,6 +213,23 @@ def run_blocks(blocks: nn.ModuleList,  # of modules that draw no running statist
         if checkpoint and torch.is_grad_enabled(): x = rerun(block, x, *more, use_reentrant=False)
         else: x = block(x, *more)
     return x
+
+# %% ../../nbs/learning/01_blocks.ipynb #5e9a7c02
+def step_memory(network: nn.Module,  # on `meta`, or anywhere
+                batch: dict[str, Tensor],  # as for `answer`, on the same device
+                ) -> dict[str, int]:  # bytes
+    """Memory of a training step by calculation: weights, gradients and Adam's two moments (`states`), and what the forward pass keeps for the backward one (`activations`).
+
+    Tensors that share their storage count once; what checkpointing forgets does not count, and comes back a block at a time. Raises what the network raises of a tensor without numbers.
+    """
+    kept, own = {}, {p.untyped_storage()._cdata for p in network.parameters()}
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage  # held, so that no other one gets its address
+        return tensor
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor): answer(network.train(), batch)
+    states = 4 * sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
+    return dict(states=states, activations=sum(s.nbytes() for key, s in kept.items() if key not in own))
 
 # %% ../../nbs/learning/01_blocks.ipynb #7fbd9fdb
 class FramesInOrder(nn.Module):

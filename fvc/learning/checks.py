@@ -16,7 +16,7 @@ from ..core.registry import Spec, all_specs, first_line, options, parts
 from ..core.weight_files import Source, asked_for
 from ..core.workspace import Workspace
 from ..scores.tasks import Task
-from .blocks import answer, count_parameters
+from .blocks import answer, count_parameters, step_memory
 from .detector import Detector, Member, build, inputs_of, load_detector
 from .losses import loss_for
 from .runs import finished_runs, library_hash, source_of
@@ -104,6 +104,17 @@ def _check_kept(spec, detector, ask):
     with tempfile.TemporaryDirectory() as d: again = load_detector(detector.save(Path(d)), spec=spec)
     if not np.array_equal(ask(detector), ask(again)): _say(spec, 'gives other scores after saving and loading')
 
+def _step_gib(spec, task):
+    "Memory of one step with the model's own settings, GiB by calculation; None for a network that wants to see numbers, or takes no such size."
+    import torch
+    cfg = compose(spec, 'pretrained=false')
+    batch, _ = _batch(spec, cfg, task, 1)
+    try:
+        with torch.device('meta'): network = build(spec, cfg, task)
+        found = step_memory(network, {k: torch.empty((cfg.training.batch_size, *v.shape[1:]), dtype=v.dtype, device='meta') for k, v in batch.items()})
+    except (NotImplementedError, RuntimeError, ValueError): return None
+    return round(sum(found.values()) / 2**30, 2)
+
 def _check_network(spec, cfg, task, steps):
     import torch
     network = build(spec, cfg, task)
@@ -115,7 +126,7 @@ def _check_network(spec, cfg, task, steps):
     def ask(d):
         with torch.inference_mode(): return answer(d.members[0].network.eval(), batch).numpy()
     _check_kept(spec, Detector(spec, cfg, task, [Member(network)]), ask)
-    return dict(steps=used, parameters=count_parameters(network)[1])
+    return dict(steps=used, parameters=count_parameters(network)[1], step_gib=_step_gib(spec, task))
 
 # %% ../../nbs/learning/19_checks.ipynb #bbe9c787
 def _check_estimator(spec, cfg, task, member, x):
@@ -152,7 +163,7 @@ def _check(spec, steps):
 def check_model(spec: Spec,  # the model
                 data: str | None = None,  # a workspace that remembers which code was checked ('' finds one); None: nothing is remembered
                 steps: int = 200,  # optimiser steps of a network at most
-                ) -> dict:  # what was seen, to be shown
+                ) -> dict:  # what was seen, to be shown; step_gib: memory of a step with the settings of the paper, by calculation
     "Forward, backward, overfit, masks, odd sizes, save and reload at the tiny size, once a code; raises AssertionError saying what is broken."
     check_injected()
     place = None if data is None else Workspace.find(data)

@@ -40,11 +40,11 @@ class DividedBlock(EncoderBlock):
 # %% ../../nbs/5m_timesformer.ipynb #9f623476
 class TimeSformer(nn.Module):
     "Transformer over the patches of all frames of a clip."
-    def __init__(self, outputs: int, frames: int, size: tuple[int, int], joint: bool, width: int, depth: int, heads: int, patch: int, dropout: float, checkpoint: bool):
+    def __init__(self, outputs: int, frames: int, size: tuple[int, int], joint: bool, width: int, depth: int, heads: int, patch: int, dropout: float, checkpointing: bool):
         super().__init__()
         if None in size: raise ValueError('data.fit=own gives clips of unlike sizes, and the positions of TimeSformer belong to one: use pad or crop')
         if any(side % patch for side in size): raise ValueError(f'data.size={size}: TimeSformer cuts patches of {patch} px, give it multiples of {patch}')
-        self.size, self.joint, self.checkpoint = (frames, *size), joint, checkpoint
+        self.size, self.joint, self.checkpointing = (frames, *size), joint, checkpointing
         self.grid = size[0] // patch, size[1] // patch
         self.normalize = Normalize((0.45,) * 3, (0.225,) * 3)
         self.patch_embed = nn.Conv2d(3, width, patch, patch)
@@ -65,7 +65,7 @@ class TimeSformer(nn.Module):
         token = (self.cls_token + self.pos_embed[:, :1]).expand(n, -1, -1)
         x = torch.cat([token, patches.flatten(1, 2)], 1)
         more = () if self.joint else (frames,)
-        return self.norm(run_blocks(self.blocks, x, *more, checkpoint=self.checkpoint)[:, 0])
+        return self.norm(run_blocks(self.blocks, x, *more, checkpoint=self.checkpointing)[:, 0])
 
     def forward(self, clip: Tensor) -> Tensor: return self.head(self.embed(clip))
 
@@ -107,13 +107,13 @@ def timesformer(task: Task,  # what its logits mean
                 patch: int = 16,  # side of a patch, pixels
                 dropout: float = 0.0,  # before the linear layer, in [0, 1)
                 pretrained: bool = True,
-                checkpoint: bool = False,  # an eighth of the memory, a third more time
+                checkpointing: bool = False,  # an eighth of the memory, a third more time
                 ) -> TimeSformer:
     "Space-time attention over patches of all frames; raises `MissingWeights`, and ValueError for options that it does not know."
     if attention not in ('divided', 'joint'): raise ValueError(f'model.attention={attention}: divided or joint')
     if weights not in ('kinetics', 'imagenet'): raise ValueError(f'model.weights={weights}: kinetics or imagenet')
     _, frames, *size = shapes['clip']
-    model = TimeSformer(task.outputs, frames, tuple(size), attention == 'joint', width, depth, heads, patch, dropout, checkpoint)
+    model = TimeSformer(task.outputs, frames, tuple(size), attention == 'joint', width, depth, heads, patch, dropout, checkpointing)
     if pretrained: model, model.origin = load_kinetics(model) if weights == 'kinetics' else load_vit(model, vit)
     return model
 

@@ -41,10 +41,10 @@ def vit_gru(task: Task,  # what its logits mean
             layers: int = 1,  # recurrent layers
             dropout: float = 0.3,  # before the linear layer, in [0, 1)
             pretrained: bool = True,  # the transformer starts from its published weights
-            checkpoint: bool = False,  # less memory, a third more time
+            checkpointing: bool = False,  # less memory, a third more time
             ) -> FramesInOrder:
     "Vision transformer per frame, gated recurrent units over time; raises `MissingWeights` when its weights cannot be had."
-    frames = FrameViT(vit, shapes['clip'][2:], pretrained, checkpoint)
+    frames = FrameViT(vit, shapes['clip'][2:], pretrained, checkpointing)
     return FramesInOrder(frames, RecurrentHead(frames.width, hidden, layers, task.outputs, dropout))
 
 # %% ../../nbs/5k_vit_gru.ipynb #19990237

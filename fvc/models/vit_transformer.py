@@ -45,10 +45,10 @@ def vit_transformer(task: Task,  # what its logits mean
                     heads: int = 12,  # of its attention
                     dropout: float = 0.3,  # before the linear layer, in [0, 1)
                     pretrained: bool = True,  # the transformer starts from its published weights
-                    checkpoint: bool = False,  # less memory, a third more time
+                    checkpointing: bool = False,  # less memory, a third more time
                     ) -> FramesInOrder:
     "Vision transformer per frame, transformer encoder over time; raises `MissingWeights` when its weights cannot be had."
-    frames = FrameViT(vit, shapes['clip'][2:], pretrained, checkpoint)
+    frames = FrameViT(vit, shapes['clip'][2:], pretrained, checkpointing)
     return FramesInOrder(frames, EncoderHead(frames.width, shapes['clip'][1], depth, heads, task.outputs, dropout))
 
 # %% ../../nbs/5l_vit_transformer.ipynb #ec3ca4ae
