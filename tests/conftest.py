@@ -3,8 +3,6 @@ import os
 import shutil
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -13,16 +11,8 @@ os.environ.setdefault('MLFLOW_DISABLE_TELEMETRY', 'true')
 
 def write_clip(path, seed, frames=12, size=(64, 48), codec='libx264'):
     "A short real video of moving noise, different for every seed."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture = np.random.default_rng(seed).integers(0, 255, (size[1] + frames, size[0], 3), dtype=np.uint8)
-    with av.open(str(path), 'w') as out:
-        stream = out.add_stream(codec, rate=12)
-        stream.width, stream.height, stream.pix_fmt = *size, 'yuv420p'
-        for i in range(frames):
-            image = np.ascontiguousarray(picture[i:i + size[1]])
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format='rgb24')))
-        out.mux(stream.encode())
-    return path
+    from fvc.video.toy_videos import moving_noise, write_toy_video
+    return write_toy_video(path, moving_noise(seed, frames, size), rate=12, codec=codec)
 
 
 @pytest.fixture(scope='session')

@@ -95,6 +95,42 @@ def test_limits(path):
     assert path.stat().st_size <= 150 * 1024, f'{path.name} has {path.stat().st_size // 1024} KiB, and 150 are allowed: store smaller pictures'
 
 
+def part(cell):
+    "What a cell is to a reader: 'definition', 'example' or 'sentence'; '' for imports, headings and what is hidden."
+    text = source(cell)
+    if cell['cell_type'] != 'code':
+        return 'sentence' if any(line.strip() and not line.startswith('#') for line in text.splitlines()) else ''
+    if text.startswith(('#| default_exp', '#| hide')): return ''
+    body = [] if text.startswith(('%', '!')) else ast.parse(text).body
+    if body and all(isinstance(n, (ast.Import, ast.ImportFrom)) for n in body): return ''
+    return 'definition' if text.startswith('#| export') else 'example'
+
+
+def rows_of_definitions(path):
+    "Numbers of exported cells that follow one another without an example or a sentence between them, row by row."
+    rows = [[]]
+    for number, cell in enumerate(cells(path)):
+        said = part(cell)
+        if said == 'definition': rows[-1].append(number)
+        elif said: rows.append([])
+    return [row for row in rows if row]
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_definitions_are_interrupted(path):
+    long = [row for row in rows_of_definitions(path) if len(row) > 2]
+    assert not long, f'{path.name}: the exported cells {long} follow one another, and two are allowed: put an example or a sentence between them'
+
+
+def test_a_row_of_definitions_is_noticed(tmp_path):
+    book, define, read = tmp_path / 'odd.ipynb', '#| export\ndef f(): pass', '#| export\nimport os'
+    for row, rows in (([define] * 3, [[0, 1, 2]]), ([define, read, define, define], [[0, 2, 3]]), ([define, '#| hide\nf()', define], [[0, 2]]), ([define, 'import os', define], [[0, 2]]),
+                      ([define, '## Next', define], [[0, 2]]), ([define, 'f()', define], [[0], [2]]), ([define, '## Next\n\nThis is why.', define], [[0], [2]]), ([read, define], [[1]])):
+        kinds = ['markdown' if text.startswith('##') else 'code' for text in row]
+        book.write_text(json.dumps(dict(cells=[dict(cell_type=kind, source=[text]) for kind, text in zip(kinds, row)])))
+        assert rows_of_definitions(book) == rows, row
+
+
 @pytest.mark.parametrize('text, lines', [
     ('class A:\n    x = 1', 50), ('#| export\n@dataclass\nclass A:\n    x: int = 1\n', 50), ('#| export\ndef f():\n    return 1', 50), ('async def f(): pass', 50),
     ('#| export\nLIMIT = 1\ndef f():\n    return LIMIT', 30), ('def f(): pass\ndef g(): pass', 30), ('x = 1', 30), ('', 30), ('%time f()', 30),

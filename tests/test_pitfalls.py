@@ -62,6 +62,7 @@ from fvc.learning.training import train_one_epoch
 from fvc.learning.transforms import Draw
 from fvc.running.experiment import run_fold
 from fvc.scores.tasks import Task
+from fvc.video.toy_videos import write_toy_video
 
 
 def test_every_mistake_has_a_test_that_exists():
@@ -91,12 +92,7 @@ def test_a_transform_is_one_draw_for_all_frames():
 
 def rising(path, frames=48):
     "A row of a video whose brightness rises from frame to frame by four."
-    import av
-    with av.open(str(path), 'w') as out:
-        stream = out.add_stream('libx264', rate=12)
-        stream.width, stream.height, stream.pix_fmt = 32, 32, 'yuv420p'
-        for i in range(frames): out.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((32, 32, 3), 20 + 4 * i, np.uint8), format='rgb24')))
-        out.mux(stream.encode())
+    write_toy_video(path, [np.full((32, 32), 20 + 4 * i, np.uint8) for i in range(frames)], 12)
     return pl.DataFrame([{'video_id': 'v', 'variant': 'original', 'label': 1, 'clip.path': str(path), 'clip.width': 32, 'clip.height': 32, 'clip.frames': frames, 'clip.duration': frames / 12}])
 
 
@@ -132,16 +128,11 @@ def test_reading_a_clip_starts_no_process(tmp_path, monkeypatch):
 
 def test_flow_is_that_of_frames_in_their_range(tmp_path):
     "A texture that moves by three pixels a frame moves by three pixels a frame."
-    import av
     import cv2
     texture = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 255, (96, 160), dtype=np.uint8), (0, 0), 2)
     texture = np.rint((texture - texture.min()) * (255 / (texture.max() - texture.min()))).astype(np.uint8)
     path = tmp_path / 'moving.mp4'
-    with av.open(str(path), 'w') as out:
-        stream = out.add_stream('libx264', rate=12, options={'crf': '10'})
-        stream.width, stream.height, stream.pix_fmt = 96, 96, 'yuv420p'
-        for i in range(6): out.mux(stream.encode(av.VideoFrame.from_ndarray(np.repeat(texture[:, 3 * i:3 * i + 96, None], 3, 2), format='rgb24')))
-        out.mux(stream.encode())
+    write_toy_video(path, [texture[:, 3 * i:3 * i + 96] for i in range(6)], 12, crf=10)
     fields = np.stack([field for _, field in iter_flow(path)])[:, 16:-16, 16:-16]
     assert np.median(fields[..., 0]) == pytest.approx(-3, abs=0.15) and abs(np.median(fields[..., 1])) < 0.15
 

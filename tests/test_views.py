@@ -1,5 +1,4 @@
 """Several views at evaluation: what happens outside the middle of a longer video is seen."""
-import av
 import numpy as np
 import polars as pl
 import pytest
@@ -10,6 +9,7 @@ from fvc.learning.clips import ClipInput
 from fvc.learning.detector import Detector, Member
 from fvc.learning.fitting import file_settings
 from fvc.scores.tasks import Task
+from fvc.video.toy_videos import write_toy_video
 
 RATE = 12
 
@@ -24,16 +24,9 @@ class Board(torch.nn.Module):
 def film(path, seconds, forged=(0, 0)):
     "A grey video with the checkerboard between two moments, seconds."
     board = np.kron(np.indices((16, 16)).sum(0) % 2, np.ones((4, 4))) * 160 + 40
-    with av.open(str(path), 'w') as out:
-        stream = out.add_stream('libx264', rate=RATE)
-        stream.width = stream.height = 64
-        stream.pix_fmt = 'yuv420p'
-        for i in range(seconds * RATE):
-            grey = board if forged[0] <= i / RATE < forged[1] else np.full((64, 64), 120)
-            image = np.repeat(grey[..., None], 3, 2).astype(np.uint8)
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(image, format='rgb24')))
-        out.mux(stream.encode())
-    return path
+    moments = np.arange(seconds * RATE) / RATE
+    frames = [board.astype(np.uint8) if forged[0] <= moment < forged[1] else np.full((64, 64), 120, np.uint8) for moment in moments]
+    return write_toy_video(path, frames, RATE)
 
 
 def looking(words=''):

@@ -26,7 +26,7 @@ _all_ = ['DataConfig', 'SetupStage', 'AugmentationStage', 'FeaturesStage', 'Scal
 # %% ../../nbs/core/03_config.ipynb #66ecbcec
 @dataclass
 class RunConfig:
-    "Everything one run depends on."
+    "Configuration of one run: everything that it depends on."
     profile: str = setting('paper', choices=('paper', 'small'), local=True)  # 'small': few frames, small side, few epochs
     variant: str = setting('', local=True)  # what a model reads or is, by a name of its notebook; its settings count, not the name
     pretrained: Optional[bool] = None  # start networks from pretrained weights; null: as the model's paper does
@@ -61,7 +61,7 @@ def canonical_hash(value: Any, # anything JSON can hold
 
 def seed_for(*parts: Any, # what the draw belongs to, e.g. (video id, variant, corpus seed)
             ) -> int: # in [0, 2**32)
-    "A seed that depends on its arguments alone, never on the order of work or the process."
+    "Seed that depends on its arguments alone, never on the order of work or the process."
     return int(canonical_hash([str(p) for p in parts])[:8], 16)
 
 def _plain(value, local=True):
@@ -71,7 +71,7 @@ def _plain(value, local=True):
 
 # %% ../../nbs/core/03_config.ipynb #a7751581
 class ConfigError(ValueError):
-    "A configuration that cannot be meant: an unknown key, a wrong type, a value out of range."
+    "Configuration that cannot be meant: an unknown key, a wrong type, a value out of range."
 
 def _schema(title, function, **fixed):
     "A dataclass with the options of a function as its fields."
@@ -204,7 +204,7 @@ def compose(spec: Spec | str | None = None, # the model; `None` for the data sta
             corpus: dict | None = None, # what the corpus asks for where nobody says otherwise: profile, loss
             saved: dict | None = None, # a whole configuration, as `RunConfig.to_dict` gave it
            ) -> RunConfig:
-    "The typed configuration of one run; raises `ConfigError` naming the key and the nearest valid one."
+    "Configuration of one run, typed; raises `ConfigError` naming the key and the nearest valid one."
     from omegaconf import OmegaConf
     spec = spec_of(spec) if isinstance(spec, str) else spec
     typed = _switched(dict(_own_words(key, _parse(key, text)) for key, text in _pairs(overrides)))

@@ -45,7 +45,7 @@ def _device_word(device):
 # %% ../../nbs/core/02_settings.ipynb #1a35a5e3
 @dataclass
 class DataConfig:
-    "What a model is shown."
+    "Data: what a model is shown."
     frames: int = setting(16, low=1, high=512)  # frames per clip
     size: Any = setting(224, low=16, high=4096)  # side of a square, or [height,width], pixels
     span: Optional[float] = setting(None, low=0.05)  # seconds a clip covers; null: the whole video
@@ -109,7 +109,7 @@ class ScalingStage:
 # %% ../../nbs/core/02_settings.ipynb #0c65c912
 @dataclass
 class StagesConfig:
-    "The data stages, and how they are run."
+    "Data stages, and how they are run."
     setup: SetupStage = field(default_factory=SetupStage)
     augmentation: AugmentationStage = field(default_factory=AugmentationStage)
     features: FeaturesStage = field(default_factory=FeaturesStage)
@@ -140,7 +140,7 @@ class OptimConfig:
 @also_called(num_epochs='epochs', gradient_accumulation_steps='accumulate', use_amp='mixed_precision')
 @dataclass
 class TrainConfig:
-    "The training loop."
+    "Training loop."
     epochs: int = setting(20, low=1, high=10000)
     batch_size: int = setting(8, low=1, high=4096)
     accumulate: int = setting(1, low=1, high=4096)  # batches per optimiser step
@@ -165,7 +165,7 @@ class TrainConfig:
 # %% ../../nbs/core/02_settings.ipynb #a6b5d041
 @dataclass
 class SplitConfig:
-    "How videos are divided."
+    "Split: how videos are divided."
     kind: str = setting('kfold', choices=('kfold', 'holdout', 'file'))  # cross-validation, 70/15/15, or a user's own table
     n_splits: int = setting(5, low=2, high=100)  # folds
     seed: int = setting(0, low=0)

@@ -22,7 +22,7 @@ TEXT_COLUMNS = ('video_id', 'video_a', 'video_b', 'variant', 'group', 'label_tex
 
 def read_table(path: str | Path, # .arrow, .parquet or .csv
               ): # polars.DataFrame
-    "A table from disk; raises FileNotFoundError or ValueError in one sentence."
+    "Table from disk; raises FileNotFoundError or ValueError in one sentence."
     import polars as pl
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f'{path} does not exist: run the stage that makes it first')
@@ -64,7 +64,7 @@ def _plain(kind):
 # %% ../../nbs/core/06_table.ipynb #d0f24121
 def table_metadata(path: str | Path, # an Arrow or Parquet file
                   ) -> dict:
-    "What `write_table` kept beside the rows."
+    "Metadata that `write_table` kept beside the rows."
     import pyarrow as pa, pyarrow.parquet as pq
     if Path(path).suffix == '.parquet': found = pq.read_schema(path).metadata
     else:
@@ -84,7 +84,7 @@ def _differences(old, new, prefix=''):
 # %% ../../nbs/core/06_table.ipynb #9325f828
 def family(path: str | Path, # of a table, e.g. features_metadata-1a2b3c4d.arrow
           ) -> list[Path]: # sorted
-    "All tables of one stage: the one made with the defaults has a plain name, each other one a suffix of its settings' hash."
+    "Tables of one stage: the one made with the defaults has a plain name, each other one a suffix of its settings' hash."
     path = Path(path)
     stem = re.sub('-[0-9a-f]{8}$', '', path.stem)
     names = re.compile(re.escape(stem) + '(-[0-9a-f]{8})?' + re.escape(path.suffix))

@@ -26,7 +26,7 @@ STAGES = {1: ('augmented_videos', 'augmented_metadata.arrow'), 2: ('features_sta
 ELSEWHERE = {n: f'FVC_STAGE{n}_OUTPUT_DIR' for n in (2, 3, 4, 5)}  # environment variables: other places for what these stages make
 
 def project_root() -> Path:
-    "The folder with `settings.ini` at or above the working directory, else the working directory itself."
+    "Project root: the folder with `settings.ini` at or above the working directory, else the working directory itself."
     here = Path.cwd()
     return next((p for p in (here, *here.parents) if (p/'settings.ini').is_file()), here)
 
@@ -37,7 +37,7 @@ def _at(name, text): return property(lambda self: self.root/name, doc=text)
 # %% ../../nbs/core/07_workspace.ipynb #d137327b
 @dataclass(frozen=True)
 class Workspace:
-    "The folder that everything about a collection is written to."
+    "Workspace: the folder that everything about a collection is written to."
     root: Path  # absolute
 
     index = _at('video_index_input.csv', 'Index: one row a video, with its label and group.')

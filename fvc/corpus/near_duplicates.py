@@ -56,7 +56,7 @@ FINGERPRINT = dict(looked=pl.Int64, times=pl.List(pl.Float64), hashes=pl.List(pl
 
 def hash_frame(image: np.ndarray,  # (height, width) luma
               ) -> str:            # 64 hexadecimal digits for each of `VIEWS`
-    "The hashes of one frame."
+    "Hashes of one frame."
     height, width = image.shape
     def view(name, cut):
         y, x = round(height*cut), round(width*cut)
@@ -117,7 +117,7 @@ def agreement(bits: np.ndarray,     # (n, m) distances between the frames of a a
               a: tuple, b: tuple,   # (times in seconds, hashes) of each
               distance: int = DISTANCE, several: int = SEVERAL,
              ) -> dict | None:      # the evidence
-    "Whether two videos show the same, by the rule above."
+    "Near-duplicates or not: whether two videos show the same, by the rule above."
     (ta, ha), (tb, hb) = a, b
     near = bits <= min(distance, STRICT)
     if near.any(1).all() and near.any(0).all(): i, j, share = *near.nonzero(), 1.0

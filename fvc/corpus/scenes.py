@@ -159,7 +159,7 @@ def encode_to_rate(
 def decode(
     source,  # path or open binary file
 ) -> np.ndarray:  # (frames, height, width, 3) uint8
-    "All frames of a short clip."
+    "Frames of a short clip, all of them."
     with av.open(source) as container:
         container.streams.video[0].codec_context.thread_count = 1
         return np.stack([frame.to_ndarray(format='rgb24') for frame in container.decode(video=0)])

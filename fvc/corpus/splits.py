@@ -201,7 +201,7 @@ def kfold_split(
     fold: int = 1,         # the fold that is scored, from 1; 0: none is, and all are trained on
     seed: int = 0,         # seed of the inner parts
 ) -> Split:
-    "One fold scored, the others trained on; raises ValueError for an unknown fold, LeakageError for a leaking table."
+    "K-fold split: one fold scored, the others trained on; raises ValueError for an unknown fold, LeakageError for a leaking table."
     numbers = sorted(set(folds['fold']))
     if fold not in [0, *numbers]: raise ValueError(f'fold {fold} is not in the fold table; it has {numbers}.')
     folds = folds.sort('video_id')
@@ -214,7 +214,7 @@ def holdout_split(
     shares: Sequence[float] = (0.7, 0.15, 0.15),  # of training, validation and test
     seed: int = 0,           # seed of both cuts
 ) -> Split:
-    "One grouped training/validation/test split; errors as `split_by_share`."
+    "Holdout split into training, validation and test, by groups; errors as `split_by_share`."
     folds = folds.sort('video_id')
     rows = train_val_test_split(folds['label'].to_list(), folds['group'].to_list(), shares, seed)
     train, val, test = (tuple(folds[part]['video_id']) for part in rows)
@@ -255,7 +255,7 @@ def split_from_file(
     path: str | Path,     # JSON as `Split.to_json` writes it, or CSV with the columns video_id and part
     folds: pl.DataFrame,  # video_id, group, label (and hashes) of all labelled videos, to check against and cut inner parts by
 ) -> Split:
-    "A user's own split; raises ValueError for unknown videos or parts, LeakageError when parts share anything."
+    "Split of a user's own; raises ValueError for unknown videos or parts, LeakageError when parts share anything."
     path = Path(path)
     if path.suffix == '.json': split = replace(Split.from_json(path.read_text(encoding='utf-8')), fold=1)
     else:

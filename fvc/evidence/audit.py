@@ -63,7 +63,7 @@ def split_rows(place: Workspace,
 def audit_leakage(data: str = '',  # the workspace
                   file: str = '',  # a split file; '' for the stored folds
                   ) -> Finding:
-    "What the parts of a split share, with the first example of every pair of parts."
+    "Leakage: what the parts of a split share, with the first example of every pair of parts."
     place = Workspace.find(data)
     rows, pairs = split_rows(place, file), look_alikes(place)
     leaks = shared_between_parts(rows, pairs)
@@ -99,7 +99,7 @@ def shortcut_scores(place: Workspace,
 def audit_shortcuts(data: str = '',  # the workspace
                     draws: int = 1000,  # of the bootstrap
                     ) -> Finding:
-    "How well metadata alone predicts the label, and which columns carry it: those whose interval lies above one half."
+    "Shortcuts: how well metadata alone predicts the label, and which columns carry it: those whose interval lies above one half."
     place = Workspace.find(data)
     scores = shortcut_scores(place, draws)
     both = scores['all metadata']

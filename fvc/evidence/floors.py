@@ -50,7 +50,7 @@ NUMBERS, WORDS = ('width', 'height', 'fps', 'duration', 'bit_rate', 'bytes', 'fr
 def metadata_rows(place: Workspace,
                   opened: bool = True, # only videos whose file was opened; False: all labelled ones
                  ) -> tuple[pl.DataFrame, list[str]]: # one row a video; its columns
-    "What files say about themselves, as numbers: words become one column a value."
+    "Metadata, what files say about themselves, as numbers: words become one column a value."
     index = place.read_index().filter(pl.col('status') == 'ok' if opened else pl.col('label').is_not_null())
     folds = place.read_folds()
     numbers = index.select('video_id', *(pl.col(c).cast(pl.Float64).fill_null(-1) for c in NUMBERS))
@@ -60,7 +60,7 @@ def metadata_rows(place: Workspace,
     return table.join(folds, on='video_id').with_columns(variant=pl.lit('original')).sort('video_id'), columns
 
 def forest(trees: int = 300): # an unfitted classifier
-    "The random forest (Breiman 2001) that is shown metadata."
+    "Random forest (Breiman 2001) that is shown metadata."
     from sklearn.ensemble import RandomForestClassifier
     return RandomForestClassifier(trees, min_samples_leaf=2, class_weight='balanced', random_state=0)
 
@@ -69,7 +69,7 @@ def metadata_floor(place: Workspace) -> pl.DataFrame: # predictions
     return cross_validate(forest, *metadata_rows(place), task=Task.of(place))
 
 def majority_floor(place: Workspace) -> pl.DataFrame: # predictions
-    "Every video gets the share of fakes, or of each class, among the training videos of its fold."
+    "Majority floor: every video gets the share of fakes, or of each class, among the training videos of its fold."
     folds, task = place.read_folds(), Task.of(place)
     label, fold = task.labels(folds['label'].to_list()), folds['fold'].to_numpy()
     share = {k: task.shares(label[fold != k]).tolist() for k in np.unique(fold)}

@@ -82,7 +82,7 @@ def audit_integrity(data: str = '',  # the workspace
                     videos: list[str] | None = None,  # only these; None: all
                     run: StagesConfig | None = None,  # workers and limits
                     ) -> Finding:
-    "Whether every file that a table calls ok is there, opens, and is what was recorded."
+    "Integrity: whether every file that a table calls ok is there, opens, and is what was recorded."
     place = Workspace.find(data)
     table = recorded_files(place)
     if videos is not None: table = table.filter(pl.col('video_id').is_in(videos))

@@ -48,7 +48,7 @@ def _kind(run):
 def leaderboard(data: str = '', # the workspace
                 draws: int = 1000, # of the bootstrap
                ) -> pl.DataFrame: # run, kind, auc (or what leads the task) [low, high], auc_by_video, acc, folds, groups, videos, coverage, fold_mean, fold_std, parameters (of a network, as it was trained), weights
-    """All runs and the floors, best first, runs of which folds are missing at the end; every group weighs the same unless the column says otherwise.
+    """Leaderboard: all runs and the floors, best first, runs of which folds are missing at the end; every group weighs the same unless the column says otherwise.
 
     Accuracy is that of a run's decisions, each fold at its own threshold; floors decide at one half."""
     place = Workspace.find(data).require()

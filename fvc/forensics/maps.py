@@ -68,7 +68,7 @@ def _block_mean(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def quantile(values: np.ndarray, share: float) -> float:
-    "What `np.quantile` gives for numbers, in a third of its time on small maps."
+    "Quantile as `np.quantile` gives it, in a third of its time on small maps."
     low, part = divmod(share * (values.size - 1), 1)
     ordered = np.partition(values, int(low), axis=None)
     below = float(ordered[int(low)])
@@ -76,7 +76,7 @@ def quantile(values: np.ndarray, share: float) -> float:
 
 
 def median(values: np.ndarray) -> float:
-    "The middle of numbers; the mean of both where two stand in the middle."
+    "Median of numbers; the mean of both where two stand in the middle."
     return quantile(values, 0.5)
 
 # %% ../../nbs/forensics/01_maps.ipynb #e0d9e5e3
@@ -129,7 +129,7 @@ def _strip_maps(
 def block_maps(
     luma: np.ndarray,  # (h, w) uint8, h and w multiples of 8 and at least 16
 ) -> dict[str, np.ndarray]:  # each (h/8, w/8) float32
-    """What the features are made of, for each 8x8 block.
+    """Maps that the features are made of, for each 8x8 block.
 
     mean; noise: sqrt(pi/2)/6 mean|R|, R = luma * [1 -2 1]'[1 -2 1] (Immerkaer, CVIU 64, 1996);
     power = mean R(x)^2 and lag = mean R(x) R(x-1), |R(0)| standing in at the border;

@@ -118,7 +118,7 @@ def colour_features(
     cb: np.ndarray,    # (h/2, w/2) uint8
     cr: np.ndarray,    # (h/2, w/2) uint8
 ) -> dict[str, float]:  # colour_illuminant, colour_clustering; both 0 for a grey picture
-    """Do the colours of a frame agree with each other?
+    """Colour features: do the colours of a frame agree with each other?
 
     Illuminant of a tile: slope of chroma against luma edges, sum(dC dY) / (sum(dY dY) + 64 n), for Cb and Cr
     (grey-edge, van de Weijer et al., IEEE TIP 16, 2007; tiles: Riess & Angelopoulou, IH 2010); the feature is the mean

@@ -99,7 +99,7 @@ def cross_entropy(logits: Tensor,  # (batch, classes), any real number
 # %% ../../nbs/learning/02_losses.ipynb #9b36bb7a
 def loss_for(label: Tensor,  # a batch's label: float (batch, outputs), or int64 (batch,)
              ):
-    "The loss that follows the task: `bce` for 0/1 columns, `cross_entropy` for class indices."
+    "Loss that follows the task: `bce` for 0/1 columns, `cross_entropy` for class indices."
     return bce if label.is_floating_point() else cross_entropy
 
 # %% ../../nbs/learning/02_losses.ipynb #f3d98969

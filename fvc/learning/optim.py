@@ -52,7 +52,7 @@ def build_scheduler(optimizer: Optimizer,  # each group keeps its own peak rate
     return LambdaLR(optimizer, factor)
 
 def learning_rates(optimizer: Optimizer) -> dict[str, float]:  # {'lr_backbone': …, 'lr_head': …}
-    "The present rate of each part."
+    "Learning rate of each part at present."
     return {f"lr_{g['name'].removesuffix('_no_decay')}": g['lr'] for g in optimizer.param_groups}
 
 # %% ../../nbs/learning/13_optim.ipynb #d841e335

@@ -44,7 +44,7 @@ def _append(path, rows):
 
 # %% ../../nbs/learning/12_tracking.ipynb #19570f51
 class ExperimentTracker:
-    "The metrics of one run in `metrics.jsonl`, one line a value, and its configuration in `config.json`."
+    "Metrics of one run in `metrics.jsonl`, one line a value, and its configuration in `config.json`."
     def __init__(self,
                  dir: str | Path,  # the run's folder
                  run_id: str = '',  # '' takes up the id of the lines that are there, else draws one

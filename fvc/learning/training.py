@@ -244,7 +244,7 @@ def _settings(cfg):
 # %% ../../nbs/learning/14_training.ipynb #678e7e01
 @dataclass
 class FitResult:
-    "How a training went; the model itself holds the weights of the best epoch."
+    "Result of a training; the model itself holds the weights of the best epoch."
     epochs: int  # trained
     best_epoch: int  # chosen by the inner validation
     best: dict[str, float]  # metrics of that epoch

@@ -37,7 +37,7 @@ from ..scores.tasks import Task
 def make_split(cfg: RunConfig, place: Workspace, fold: int,
                split: Split | None = None,  # a split that is there already: it is checked, and cut into inner parts where it has none
                ) -> Split:
-    "The split a configuration asks for, checked against the index: no shared group, video, content hash or footage."
+    "Split that a configuration asks for, checked against the index: no shared group, video, content hash or footage."
     folds, index = place.read_folds(), place.read_index()
     if cfg.data.permuted is not None: folds = permuted_folds(folds, cfg.data.permuted)
     known = folds.join(index.select('video_id', 'sha256'), on='video_id', how='left')

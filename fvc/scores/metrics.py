@@ -183,7 +183,7 @@ def basic_classification_metrics(
     weights: np.ndarray = None,  # (n,), or (B, n) for B values of each metric at once
     logits: np.ndarray = None,  # (n,) or (n, K), instead of scores: what a network says
 ) -> dict[str, float]:  # acc, precision, recall, f1 (fake, or mean over classes), auc, ap, and <metric>_class<k>
-    "All usual figures at once, and those that were registered. What nothing defines (no example, no such decision, one class) is NaN, never a guess."
+    "Classification metrics, all usual ones at once, and those that were registered. What nothing defines (no example, no such decision, one class) is NaN, never a guess."
     if (scores is None) == (logits is None): raise TypeError('basic_classification_metrics wants scores= or logits=, one of the two.')
     if scores is None: scores = probabilities(logits, labels)
     result = outcome(labels, scores, threshold)
@@ -218,7 +218,7 @@ def best_threshold(
     weights: np.ndarray = None,  # (n,)
     criterion: str = 'balanced',  # 'balanced' (mean of both recalls), 'f1' or 'acc'
 ) -> float:
-    "The cut, midway between two scores, that does best. Raises ValueError when one class is missing."
+    "Threshold, midway between two scores, that does best. Raises ValueError when one class is missing."
     result = outcome(labels, scores)
     weights = np.ones(len(result.labels)) if weights is None else np.asarray(weights, float)
     fake, real = (side.cumsum() for side in _steps(result.labels[:, 0], result.scores[:, 0], weights))

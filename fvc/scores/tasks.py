@@ -20,7 +20,7 @@ _KINDS = {'binary': ('bce', 'auc'), 'multiclass': ('cross_entropy', 'auc'), 'mul
 # %% ../../nbs/scores/02_tasks.ipynb #5a1e0c77
 @dataclass(frozen=True)
 class Task:
-    "What is asked of every example, stored with the corpus."
+    "Task: what is asked of every example, stored with the corpus."
     kind: str = 'binary'  # 'binary', 'multiclass' or 'multilabel'
     classes: tuple[str, ...] = ('real', 'fake')  # their names, in the order of numbers and columns
 

@@ -34,7 +34,7 @@ def colours(
 def orientation(
     frame: av.VideoFrame  # as decoded
 ) -> tuple[bool, int, int]:  # transpose first?, then the vertical and the horizontal step (1 or -1)
-    "How a stored frame is to be turned for display, from its display matrix (ISO/IEC 14496-12, 6.2.2)."
+    "Orientation: how a stored frame is to be turned for display, from its display matrix (ISO/IEC 14496-12, 6.2.2)."
     matrix = SideDataContainer(frame).get('DISPLAYMATRIX')  # `frame.side_data` would hold the frame, which holds it
     if matrix is None: return False, 1, 1
     a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(int)

@@ -191,7 +191,7 @@ def timeline(
 # %% ../../nbs/video/02_probe.ipynb #ee71bf10
 @dataclass(frozen=True)
 class Probe:
-    "What a video file is. Sizes are in pixels, times in seconds; None where the file does not say."
+    "Properties of a video file. Sizes are in pixels, times in seconds; None where the file does not say."
     path: str  # as given
     container: str  # mov (all of MP4, MOV, 3GP), matroska (WebM too), avi, gif, mpegts, ...
     codec: str  # h264, hevc, vp9, av1, ...
