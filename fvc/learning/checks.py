@@ -104,6 +104,7 @@ def _check_kept(spec, detector, ask):
     with tempfile.TemporaryDirectory() as d: again = load_detector(detector.save(Path(d)), spec=spec)
     if not np.array_equal(ask(detector), ask(again)): _say(spec, 'gives other scores after saving and loading')
 
+# %% ../../nbs/learning/19_checks.ipynb #4c4ab099
 def _step_gib(spec, task):
     "Memory of one step with the model's own settings, GiB by calculation; None for a network that wants to see numbers, or takes no such size."
     import torch
