@@ -404,3 +404,13 @@ def module_stem(path):
     ('logits.sigmoid()[:, 0]', 1), ('task.scores(logits)', 0), ('task.kind in spec.serves', 0), ("split.kind == 'kfold'", 0), ('FITS[kind](m)', 0)])
 def test_such_questions_are_noticed(text, found):
     assert len(asking(text)) == found
+
+
+@pytest.mark.parametrize('name, least', [('00_pipeline_journey', 8), ('6_report', 3)])
+def test_the_tour_and_the_report_keep_small_pictures(name, least):
+    "So that the site shows what they are about, although nothing is executed for it."
+    text = (ROOT / 'nbs' / f'{name}.ipynb').read_text(encoding='utf-8')
+    outputs = [o for cell in json.loads(text)['cells'] for o in cell.get('outputs', [])]
+    data = [''.join(value) for o in outputs for kind, value in o.get('data', {}).items() if kind.startswith('image/') or 'data:image' in ''.join(value)]
+    assert len(data) >= least, f'{name} keeps {len(data)} pictures: execute it on the sample and store them'
+    assert sum(map(len, data)) <= 150_000, f'{name} keeps {sum(map(len, data)):,} characters of pictures, 150,000 are allowed: store them smaller'
