@@ -146,6 +146,7 @@ def train(models: list[str], # names; none: all that serve the corpus
           final: bool = False): # on all labelled videos, instead of folds
     "Stage 5 for the folds named; see `train_folds`."
     from fvc.running.model_training import available_folds, parse_folds, train_folds
+    if not Workspace.find(data).folds.is_file(): _check_words(models, overrides)  # what is misspelt is said first
     return train_folds(models or serving(data), [0] if final else parse_folds(folds, available_folds(data)), data, overrides, workers)
 
 @dataclass
