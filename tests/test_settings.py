@@ -256,7 +256,7 @@ def started_from(place, words):
 
 # The data stages
 
-def one_video(name, work, table, out, config, schema, workspace, run=None, shard=(1, 1), variants=None, row_config=None, settings=None):
+def one_video(name, work, table, out, config, schema, workspace, run=None, shard=(1, 1), variants=None, row_config=None, settings=None, told=None):
     "In place of the engine: the first video alone, in this process, and its rows as a table."
     first = table.filter(pl.col('status') == 'ok')['video_id'][0]
     rows = table.filter(pl.col('video_id') == first, pl.col('status') == 'ok').to_dicts()
