@@ -175,8 +175,8 @@ def test_the_network_brings_its_settings(network):
 
 def test_what_is_typed_beats_what_the_network_brings():
     cfg = compose('fusion', 'profile=small model.network_options={dropout:0.1} data.frames=6 optim.lr=0.5')
-    assert cfg.model.network_options == {'depth': 1.0, 'dropout': 0.1} and (cfg.data.frames, cfg.optim.lr) == (6, 0.5)
-    assert compose('fusion', 'profile=small model.network_options.depth=1.5').model.network_options == {'depth': 1.5}
+    assert cfg.model.network_options == {'depth': 1.0, 'width': 1.0, 'dropout': 0.1} and (cfg.data.frames, cfg.optim.lr) == (6, 0.5)
+    assert compose('fusion', 'profile=small model.network_options.depth=1.5').model.network_options == {'depth': 1.5, 'width': 1.0}
     again = compose('fusion', saved=cfg.to_dict())
     assert again.to_dict() == cfg.to_dict() and again.hash() == cfg.hash()
 

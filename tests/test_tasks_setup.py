@@ -168,7 +168,7 @@ def test_a_workspace_that_names_no_task_is_of_real_and_fake_videos(tmp_path, cap
     place = Workspace(tmp_path / 'work')
     setup(tmp_path / 'mine', str(place), TWO)
     folds = place.folds.read_bytes()
-    said = capsys.readouterr().out.splitlines()[-1]
+    said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith('Corpus'))
     assert said.startswith('Corpus mine: 8 videos (4 real, 4 fake, 0 excluded, 0 failed), 0 cascades, 8 groups, data ')
     write_json(place.corpus, {k: v for k, v in place.about.items() if k not in ('task', 'media', 'counts')})
     assert Task.of(place) == Task() and place.corpus_line() == said and place.require_videos(1) == place
