@@ -19,7 +19,7 @@ test: setup  ## every notebook's tests, the tests that cross notebooks, the stat
 mutants: setup  ## plant known faults in a copy, one at a time, and see that a test fails; MUTANTS=intervals for a part
 	PYTHONPATH=tests $(BIN)/python -m mutants $(MUTANTS)
 
-torture: setup  ## kills, faults, damaged videos, full disks, signals against stages 0-4; prints the counts; TORTURE="kills --seed 7" for a part
+torture: setup  ## kills, faults, damaged videos, full disks, signals against stages 0-4, killed jobs and nodes on a cluster; prints the counts; TORTURE="kills --seed 7" for a part
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m torture $(TORTURE)
 
 lab: setup  ## JupyterLab on the notebooks, on this machine only

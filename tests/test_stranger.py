@@ -198,6 +198,13 @@ def test_an_installed_package_offers_its_model(package, corpus):
     assert without.returncode and 'tables.py' in without.stderr.splitlines()[-1], 'the sentence names where the model was'
 
 
+def test_a_package_installed_later_is_among_all_models(package, corpus):
+    "What was remembered of the models before it came is not believed."
+    script = f'from fvc.learning.asked_runs import serving; print(*serving({str(corpus)!r}))'
+    before, after = (run(ROOT, '-c', script, PYTHONPATH=path).stdout.split() for path in (str(ROOT), os.pathsep.join([str(package), str(ROOT)])))
+    assert 'svm' in before and set(after) - set(before) == {'offered_table'}
+
+
 def parts_of(page):
     "The file that a page says to write: its imports of the library, and every cell with a decorator, with the classes beside them."
     cells = [''.join(c['source']) for c in json.loads(page.read_text())['cells'] if c['cell_type'] == 'code']

@@ -6,7 +6,7 @@
 __all__ = ['code_hash', 'remembered', 'available_folds', 'AskedRun', 'ask', 'serving']
 
 # %% ../../nbs/learning/28_asked_runs.ipynb #f810f17f
-import functools, importlib, json, os, shutil
+import functools, importlib, importlib.metadata, json, os, shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from ..core.config import canonical_hash
 from ..core.environment import environment_words
 from ..core.files import file_sha256, write_json
-from ..core.registry import USED, all_specs, known_models
+from ..core.registry import OFFERED, USED, all_specs, known_models
 from ..core.workspace import STAGES, Workspace
 
 # %% ../../nbs/learning/28_asked_runs.ipynb #1016825b
@@ -38,7 +38,8 @@ def remembered(place: Workspace,
                answer: Callable, # finds what one question asks; what it raises is raised
               ) -> list: # what JSON can hold
     "Answers of the models to questions about a workspace: as they were given before, where neither code nor corpus has changed since."
-    if os.environ.get(USED): return [answer(q) for q in questions]
+    foreign = os.environ.get(USED) or importlib.metadata.entry_points(group=OFFERED)  # models that the hash of the library knows nothing of
+    if foreign: return [answer(q) for q in questions]
     code, state = place.cache('asked_runs')/code_hash(), _corpus_state(place)
     return [_remembered(code/f'{canonical_hash([state, q])}.json', q, answer) for q in questions]
 

@@ -23,7 +23,7 @@ from ..forensics.signals import FEATURES
 from ..scores.metrics import group_weights
 from ..scores.plots import COLORS, new_axis
 from .detector import Detector, build, matrix
-from .fitting import Material, cross_fit
+from .fitting import Material, cross_fit, weighing
 from .inputs import FeaturesInput
 from .run_scores import SoftVote
 
@@ -72,9 +72,7 @@ class GroupCalibrated(ClassifierMixin, BaseEstimator):
     def fit(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray, sample_weight: np.ndarray | None = None):  # (n, d), (n,), (n,), (n,)
         "Raises ValueError where some class has only one group."
         cut = largest_kfold(list(y), [str(g) for g in groups], self.parts, self.seed)
-        if sample_weight is None: weighed = {}
-        elif isinstance(self.estimator, Pipeline): weighed = {'sample_weight': sample_weight, f'{self.estimator.steps[-1][0]}__sample_weight': sample_weight}
-        else: weighed = {'sample_weight': sample_weight}
+        weighed = {} if sample_weight is None else dict(sample_weight=sample_weight) | weighing(self.estimator, sample_weight)
         with warnings.catch_warnings():  # scikit-learn does not see that a pipeline is given weights by the name of its last step
             warnings.filterwarnings('ignore', 'Since Pipeline does not appear to accept sample_weight')
             self.calibrated_ = CalibratedClassifierCV(self.estimator, cv=cut, ensemble=False).fit(x, y, **weighed)

@@ -1,1 +1,1 @@
-"""What the data stages must survive: kills, faults, damaged videos, full disks, signals, each other. `python -m torture` runs it all."""
+"""What the data stages and a cluster must survive: kills, faults, damaged videos, full disks, signals, lost nodes, each other. `python -m torture` runs it all."""

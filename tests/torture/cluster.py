@@ -65,6 +65,13 @@ def running(lab):
     return found
 
 
+def job_runs(lab, seconds=15):
+    "Whether a job runs now, or begins soon."
+    end = time.monotonic() + seconds
+    while not running(lab) and time.monotonic() < end: time.sleep(0.1)
+    return bool(running(lab))
+
+
 def kill(pids):
     for pid in pids:
         try: os.kill(pid, signal.SIGKILL)
@@ -105,20 +112,22 @@ def restart_controller(lab, draw):
 
 
 def disturbed(lab, place, models, events, draw, tell):
-    "Submit, do to the cluster what is listed while jobs run, and submit again until all is done; how many rounds it took."
-    begun = False
+    "Submit, do to the cluster what is listed while jobs run, and submit again until all is done; what was done, and how many rounds it took."
+    done = []
     for rounds in range(1, 12):
-        lab.fvc(place, 'submit', *STAGES * (not begun), *models, *lab.words)
-        begun = True
+        lab.fvc(place, 'submit', *STAGES * (rounds == 1), *models, *lab.words)
         while any(state in ('waiting', 'running', 'requeued') for state, _ in lab.states(place).values()):
             lab.hurry()
-            end = time.monotonic() + 5
-            while events and not running(lab) and time.monotonic() < end: time.sleep(0.1)
-            time.sleep(draw.uniform(0, 3))
-            if events and running(lab) and (done := events[0](lab, draw)): tell(f'{events.pop(0).__name__}: {done}')
-        if set(state for state, _ in lab.states(place).values()) == {'done'}: return rounds
+            while events and job_runs(lab):
+                time.sleep(draw.uniform(0, 4))
+                if told := events[0](lab, draw):
+                    done.append(events.pop(0).__name__)
+                    tell(f'{done[-1]}: {told}')
+                lab.hurry()
+            time.sleep(1)
+        if set(state for state, _ in lab.states(place).values()) == {'done'}: return done, rounds
         tell('; '.join(f'{part} {task}: {state}, {reason}' for (part, task), (state, reason) in lab.states(place).items() if state != 'done')[:600])
-    return rounds
+    return done, rounds
 
 
 def _metrics(fold): return json.loads((fold / 'metadata.json').read_text())['metrics']
@@ -153,12 +162,11 @@ def on_cluster(folder, models, folds, kills, seed, tell):
     tell(f'{len(models)} models x {folds} folds here: done')
     events = [*[kill_job] * kills, lose_node, restart_controller]
     draw.shuffle(events)
-    names = [e.__name__ for e in events]
     lab.env['SLURM_CONF'] = str(slurm.up(lab.folder / 'slurm', owned=True))
     try:
-        rounds = disturbed(lab, remote, models, events, draw, tell)
+        done, rounds = disturbed(lab, remote, models, events, draw, tell)
         left = {k: v for k, v in lab.states(remote).items() if v[0] != 'done'}
     finally: slurm.down(lab.folder / 'slurm')
     wrong = [*([f'after {rounds} submissions not done: {left}'] if left else []), *([f'not done to it: {[e.__name__ for e in events]}'] if events else []), *differences(local, remote, models)]
     tell(f'{len(models)} models x {folds} folds on the cluster: {rounds} submissions', '; '.join(wrong)[:1500])
-    return {name: names.count(name) for name in dict.fromkeys(names)} | dict(submissions=rounds), len(wrong)
+    return {name: done.count(name) for name in sorted(set(done))} | dict(submissions=rounds), len(wrong)
