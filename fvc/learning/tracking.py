@@ -176,7 +176,7 @@ class MLflowTracker:
             self.run_id = run_id or self._start(place, home, experiment, run_name, parent)
             self.files = _files(self.client, self.run_id)
         self._write(lambda: [self.client.set_tag(self.run_id, k, v) for k, v in (tags or {}).items()])
-        self._write(lambda: [self.client.log_param(self.run_id, k, v) for k, v in (params or {}).items()])
+        self._log_params(params or {})
 
     def _start(self, place, home, experiment, run_name, parent):
         "A new run's id; its experiment is made when it is the first."
@@ -195,6 +195,11 @@ class MLflowTracker:
 
     def _write(self, action):
         with self._turn(): return action()
+
+    def _log_params(self, values):
+        from mlflow.entities import Param
+        rows = [Param(k, str(v)) for k, v in values.items()]
+        for i in range(0, len(rows), 100): self._write(lambda: self.client.log_batch(self.run_id, params=rows[i:i + 100]))  # MLflow takes no more at once
 
 # %% ../../nbs/learning/12_tracking.ipynb #87969932
 @patch
@@ -235,7 +240,7 @@ def log_config(self: MLflowTracker, config: dict):  # plain values, nested or do
     "Parameters of the run, by their dotted keys."
     found = dict(flattened(config))
     found |= {name: found[key] for key, name in BESIDE.items() if key in found}
-    self._write(lambda: [self.client.log_param(self.run_id, k, str(v)) for k, v in found.items()])
+    self._log_params(found)
 
 @patch
 def set_tag(self: MLflowTracker, key: str, value):  # the value as text

@@ -6,12 +6,12 @@
 __all__ = ['SHOWN', 'STAGE_OPTIONS', 'EPILOG', 'parser', 'main']
 
 # %% ../../nbs/running/21_cli.ipynb #0bc1a072
-import argparse, json, os, signal, sys
+import argparse, json, os, sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
 from .cluster_commands import add_cluster_commands
-from .commands import add_command, add_settings, add_workers, print_rows, sort_words
+from .commands import add_command, add_settings, add_workers, own_process, print_rows, sort_words
 
 # %% ../../nbs/running/21_cli.ipynb #1fdf9cd9
 SHOWN = ('run', 'kind', 'auc', 'ap', 'low', 'high', 'auc_by_video', 'ap_by_video', 'fold_mean', 'fold_std', 'groups', 'videos', 'coverage', 'parameters')
@@ -279,7 +279,7 @@ def _interrupted(error):
 def main(argv: list[str] | None = None, # words after `fvc`; by default those of the process
         ) -> int: # exit code: 0 well, 1 work failed, 2 wrong input, 3 some videos failed, 130 interrupted
     "The `fvc` command."
-    if argv is None: signal.signal(signal.SIGTERM, signal.default_int_handler)  # TERM ends the command as Ctrl-C does
+    if argv is None: own_process()
     try:
         a = _parse(argv)
         a.out = sys.stdout

@@ -6,7 +6,7 @@
 __all__ = ['CHANGED', 'make_split', 'FoldRun', 'finished', 'remove_folds', 'launch', 'train', 'read_back', 'keep', 'run_fold']
 
 # %% ../../nbs/running/01_experiment.ipynb #fe299fe2
-import json, os, resource, shlex, shutil, subprocess, sys, time
+import atexit, functools, gc, json, os, resource, shlex, shutil, subprocess, sys, time
 from collections import deque
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -209,6 +209,12 @@ def _cuda():
     import torch
     return torch.cuda.is_available()
 
+@functools.cache
+def _pass_over_imports():
+    "Let the search for garbage pass over all that was imported, now and when the process ends: three seconds of a fold."
+    gc.freeze()
+    atexit.register(gc.freeze)
+
 # %% ../../nbs/running/01_experiment.ipynb #5cb34c10
 def keep(run: FoldRun, m: Material, found: Fit, tracker) -> FoldResult:
     "Thresholds by inner rows, predictions, detector, metrics and plots."
@@ -251,6 +257,7 @@ def run_fold(spec: Spec | str,  # the model
              inner_only: bool = False,  # train and score inner rows alone
              ) -> FoldResult:
     "Train on the other folds, score this one, keep everything; what is finished is only loaded."
+    _pass_over_imports()
     check_injected()
     spec = spec_of(spec) if isinstance(spec, str) else spec
     if fold < 0: raise ValueError(f'fold {fold}: folds are numbered from 1, and 0 is the final model of all of them')
