@@ -45,7 +45,7 @@ class RunConfig:
         return _plain(self, local)
 
     def to_json(self) -> str:
-        "The whole configuration as JSON, keys sorted."
+        "Whole configuration as JSON, keys sorted."
         return json.dumps(self.to_dict(), indent=1, sort_keys=True)
 
     def hash(self) -> str:
@@ -74,7 +74,7 @@ class ConfigError(ValueError):
     "Configuration that cannot be meant: an unknown key, a wrong type, a value out of range."
 
 def _schema(title, function, **fixed):
-    "A dataclass with the options of a function as its fields."
+    "Dataclass with the options of a function as its fields."
     hints = {p.name: p.annotation for p in inspect.signature(function).parameters.values()}
     rows = [(n, str, field(default=v)) for n, v in fixed.items()]
     for option, default in options(function).items():
@@ -84,7 +84,7 @@ def _schema(title, function, **fixed):
     return dataclasses.make_dataclass(title, rows)
 
 def _transforms(registered):
-    "The registered transforms, each with its own options; `p` is the probability, null for never."
+    "Registered transforms, each with its own options; `p` is the probability, null for never."
     schemas = {name: _schema(f'{name}Config', f) for name, f in registered}
     return dataclasses.make_dataclass('AugmentConfig', [(name, schema, field(default_factory=schema)) for name, schema in schemas.items()])
 
@@ -106,7 +106,7 @@ ALIASES = {'training.num_epochs': 'training.epochs', 'training.gradient_accumula
 ALIAS_VALUES = {'training.use_amp': {True: 'auto', False: 'no'}, 'stages.scaling.method': {'resolution': 'bilinear'}}
 
 def _own_words(key, value):
-    "A setting by the names that the configuration has for it; raises ConfigError for a switch that is neither on nor off."
+    "Setting by the names that the configuration has for it; raises ConfigError for a switch that is neither on nor off."
     values = ALIAS_VALUES.get(key, {})
     if key in ALIASES and values and not isinstance(value, bool): raise ConfigError(f'{key}={value}: write true or false')
     known = isinstance(value, (bool, str)) and value in values
@@ -114,7 +114,7 @@ def _own_words(key, value):
 
 # %% ../../nbs/core/03_config.ipynb #2d162ffc
 def _base(spec, choice):
-    "The untouched configuration of a model under one loss, as an OmegaConf tree; Hydra chooses the groups."
+    "Untouched configuration of a model under one loss, as an OmegaConf tree; Hydra chooses the groups."
     from omegaconf import OmegaConf
     if spec is None: return OmegaConf.structured(RunConfig)  # no group to choose from
     losses = parts('loss')
@@ -152,7 +152,7 @@ def flattened(tree: dict, # nested settings
         else: yield f'{prefix}{key}', value
 
 def _parse(key, text):
-    "A typed value from the text after the equals sign."
+    "Typed value from the text after the equals sign."
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
     try: parsed = OverridesParser.create().parse_override(f'{key}={text}')

@@ -19,7 +19,7 @@ def _flag(name, default):
     return FLAGS[text.lower()]
 
 def _number(name):
-    "A whole number that a variable says; raises ValueError."
+    "Whole number that a variable says; raises ValueError."
     text = os.environ[name]
     if not text.isdecimal() or int(text) == 0: raise ValueError(f'{name}={text}: write a whole number from 1, or unset {name}')
     return int(text)

@@ -22,7 +22,7 @@ class DiskFull(CannotWrite):
     "No space left; what is finished is kept and a later run goes on from there."
 
 def cannot_write(place: str | Path, error: OSError) -> CannotWrite: # to be raised
-    "The sentence for an error of the system."
+    "Sentence for an error of the system."
     if error.errno in FULL: return DiskFull(f'the disk of {place} is full: free space and run again, what is done is kept')
     return CannotWrite(f'{place} cannot be written ({error.strerror}): see to the disk and run again, what is done is kept')
 
@@ -32,7 +32,7 @@ TEMPORARY = '.tmp-'
 @contextmanager
 def atomic_path(target: str | Path, # the file that shall exist when the block ends well
                ):
-    "A path beside `target` to write to; it becomes `target` in one step, or vanishes if the block raises."
+    "Path beside `target` to write to; it becomes `target` in one step, or vanishes if the block raises."
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=target.suffix, dir=target.parent)
@@ -72,7 +72,7 @@ def file_sha256(path: str | Path) -> str: # 64 hexadecimal digits
 @contextmanager
 def atomic_folder(target: str | Path, # the folder that shall exist when the block ends well
                  ):
-    "A folder beside `target` to fill; it takes the place of `target` and all that was in it, or vanishes if the block raises."
+    "Folder beside `target` to fill; it takes the place of `target` and all that was in it, or vanishes if the block raises."
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=target.parent))

@@ -14,7 +14,7 @@ from .registry import nearest
 
 # %% ../../nbs/core/04_parameters.ipynb #f48c30b5
 class UnknownParameter(ValueError):
-    "A parameter that the notebook does not have; the message names the nearest one."
+    "Parameter that the notebook does not have; the message names the nearest one."
 
 def _assigned(source):
     "Names assigned at the top level of a cell, with their literal values."

@@ -16,7 +16,7 @@ from typing import Any, Callable
 # %% ../../nbs/core/01_registry.ipynb #f5f2d2f0
 @dataclass(frozen=True)
 class Clip:
-    "The clip a network wants: how many frames, how large, which part of the video, as its paper samples them."
+    "Clip a network wants: how many frames, how large, which part of the video, as its paper samples them."
     frames: int = 16  # frames per clip
     size: int | tuple[int, int] = 224  # side of a square, or height and width, pixels
     span: float | None = None  # seconds a clip covers; `None` spreads the frames over the whole video
@@ -29,7 +29,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Need:
-    "A run that comes first, on the same fold."
+    "Run that comes first, on the same fold."
     run: str  # its model or name, e.g. 'i3d' or 'svm@stage2'
     inner: int | str = 1  # how many of its inner networks are kept: a number, or 'all'
 
@@ -78,7 +78,7 @@ def first_line(function: Callable) -> str:
     return (inspect.getdoc(function) or '').split('\n')[0]
 
 class UnknownName(KeyError):
-    "A name that nothing is registered under; the message gives the nearest one."
+    "Name that nothing is registered under; the message gives the nearest one."
     def __str__(self): return self.args[0]
 
 def nearest(name: str, # what was typed
@@ -234,7 +234,7 @@ def read_name(name: str, # `model`, `model@variant` or `model_variant`
 # %% ../../nbs/core/01_registry.ipynb #01c0ffe1
 def spec_of(name: str, # a model's name
            ) -> Spec:
-    "The `Spec` registered under a name; raises `UnknownName` with the nearest one."
+    "`Spec` registered under a name; raises `UnknownName` with the nearest one."
     if name not in _models: _discover(name)
     return _models[_choose(name, _models, 'model')]
 

@@ -37,7 +37,7 @@ def also_called(**names: str):  # another name -> the field it means
     return mark
 
 def _device_word(device):
-    "A torch.device as a word; raises ValueError for one that training does not choose."
+    "torch.device as a word; raises ValueError for one that training does not choose."
     if device.type not in ('cpu', 'cuda'): raise ValueError(f'device={device}: training runs on cpu or cuda')
     if device.index: raise ValueError(f'device={device}: choose this GPU with CUDA_VISIBLE_DEVICES={device.index} and give cuda')
     return device.type

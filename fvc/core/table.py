@@ -92,7 +92,7 @@ def family(path: str | Path, # of a table, e.g. features_metadata-1a2b3c4d.arrow
 
 # %% ../../nbs/core/06_table.ipynb #3da4ea7e
 class Parts:
-    "A crash-safe table in the making; one writer at a time, or one a shard."
+    "Crash-safe table in the making; one writer at a time, or one a shard."
     def __init__(self, path: str | Path, # the finished table's path
                  config: dict, # every setting that its rows depend on
                 ):
@@ -152,7 +152,7 @@ def kept(self: Parts): # yields (video id, rows)
 
 # %% ../../nbs/core/06_table.ipynb #26a9f2bf
 class ByVideo:
-    "A table's rows, a video at a time: as Python objects, all rows at once would be ten times the table."
+    "Table's rows, a video at a time: as Python objects, all rows at once would be ten times the table."
     def __init__(self, table): # polars.DataFrame
         places = table.select('video_id').with_row_index().group_by('video_id', maintain_order=True).agg('index')
         self.table, self.order, self.places = table, places['video_id'].to_list(), places['index']
@@ -179,7 +179,7 @@ def recorded(self: Parts): # function: video id -> (rows, nanoseconds at which t
 
 # %% ../../nbs/core/06_table.ipynb #64e91b5d
 def _conformed(table, schema):
-    "A table with just these columns; those it lacks are null."
+    "Table with just these columns; those it lacks are null."
     import polars as pl
     return table.select([pl.col(c).cast(t) if c in table.columns else pl.lit(None, t).alias(c) for c, t in schema.items()])
 
@@ -187,7 +187,7 @@ def _conformed(table, schema):
 def gathered(self: Parts, order: list[str], # video ids, in the order the table shall have
              schema: dict, # column -> polars type
             ): # polars.DataFrame
-    "The finished table and the parts as one table."
+    "Finished table and the parts as one table."
     import polars as pl
     tables, parts = [pl.DataFrame(schema=schema)], self.kept()
     new = set()

@@ -39,7 +39,7 @@ ENDINGS = ('.safetensors', '.pth', '.pt', '.pyth')
 
 def find_local_weights(name: str,  # the file's stem, e.g. 'x3d_m'
                        ) -> Path | None:
-    "The file of that name in the folder `FVC_WEIGHTS`; `None` when there is none, `MissingWeights` when the folder is not."
+    "File of that name in the folder `FVC_WEIGHTS`; `None` when there is none, `MissingWeights` when the folder is not."
     folder = os.environ.get('FVC_WEIGHTS', '')
     if folder and not Path(folder).is_dir():
         raise MissingWeights(f'FVC_WEIGHTS={folder} is not a folder: create it or unset FVC_WEIGHTS')
@@ -83,7 +83,7 @@ class Source:
         return self.note.read_text(encoding='utf-8').strip() if self.note.is_file() else ''
 
     def here(self) -> Path | None:
-        "The file that would be used: one's own, else the source's."
+        "File that would be used: one's own, else the source's."
         return find_local_weights(self.name) or self.found()
 
     @property
@@ -95,7 +95,7 @@ class Source:
 def _too_large(address, size, most_gb): return ValueError(f'{address} is larger than {most_gb:g} GB ({size / 1e9:.2f} GB so far): allow more with fvc weights fetch --max-gb')
 
 def _receive(address, path, most_gb):
-    "The file of an address, whole and readable or absent."
+    "File of an address, whole and readable or absent."
     with urllib.request.urlopen(urllib.request.Request(address, headers={'User-Agent': 'fvc'}), timeout=60) as answer, atomic_path(path) as p:
         length, got = int(answer.headers.get('Content-Length') or -1), 0
         with open(p, 'wb') as f:

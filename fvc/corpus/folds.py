@@ -70,7 +70,7 @@ def _deal(
     order: Sequence[int],     # in which groups are dealt
     shares: Sequence[float],  # due to each part
 ) -> np.ndarray:        # (groups,) the part of each
-    "The part of each group: the one whose lack falls most, in shares of each state; then no state stays away from a part."
+    "Part of each group: the one whose lack falls most, in shares of each state; then no state stays away from a part."
     part_of, counts = np.zeros(len(rows), int), rows / rows.sum(0)
     due = np.outer(shares, np.ones(rows.shape[1]))
     for g in order:
@@ -108,7 +108,7 @@ def _draw_folds(
     n_splits: int,       # number of folds
     seed: int | Sequence[int],  # of the draws
 ) -> list[tuple[np.ndarray, np.ndarray]] | None:  # as `stratified_kfold`; None where no draw gives every fold every state
-    "The first draw of a fixed sequence in which no fold lacks a state."
+    "First draw of a fixed sequence in which no fold lacks a state."
     from sklearn.model_selection import StratifiedGroupKFold  # a second to import, which no worker process needs
     states = _states(marks)
     codes, rows = _tally(states, groups)
@@ -174,7 +174,7 @@ def cut_folds(
 def _labelled(
     index: pl.DataFrame,  # columns video_id, group, label; status if it has one
 ) -> pl.DataFrame:        # video_id, group, label of labelled videos, sorted
-    "The labelled videos of an index; raises ValueError for a missing column or a repeated video."
+    "Labelled videos of an index; raises ValueError for a missing column or a repeated video."
     if missing := {'video_id', 'group', 'label'} - set(index.columns):
         raise ValueError(f'the index lacks the columns {sorted(missing)}; run stage 0 first.')
     rows = index.filter(pl.col('label').is_not_null())
@@ -190,7 +190,7 @@ def extend_folds(
     folds: pl.DataFrame,  # the stored table of `cut_folds`
     index: pl.DataFrame,  # the index as it is now: may lack some stored videos and hold new ones
 ) -> pl.DataFrame:        # stored rows unchanged plus the new videos, sorted by video_id
-    "The stored folds with new videos added; raises ValueError when a group now spans two stored folds."
+    "Stored folds with new videos added; raises ValueError when a group now spans two stored folds."
     rows = _labelled(index)
     known = dict(zip(folds['video_id'], folds['fold']))
     fold_of: dict[str, int] = dict(zip(folds['group'], folds['fold']))

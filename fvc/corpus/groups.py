@@ -16,7 +16,7 @@ import polars as pl
 def normalise_title(
     text: str | None,  # an event title as somebody typed it; None counts as empty
 ) -> str:              # words only, case folded, one space between; '' when there is none
-    "A title in the form in which titles are compared (Unicode NFKC, case folded, punctuation dropped)."
+    "Title in the form in which titles are compared (Unicode NFKC, case folded, punctuation dropped)."
     folded = unicodedata.normalize('NFKC', text or '').casefold()
     return ' '.join(re.findall(r'\w+', folded.replace("'", '').replace('’', '')))
 

@@ -63,7 +63,7 @@ def _by_name(files):
     return known
 
 def _file(line, columns, known, where):
-    "The file that a line speaks of."
+    "File that a line speaks of."
     if 'file' in columns: stated = line[columns['file']]
     else:
         found = known.get(stated := line[columns['video_id']], [])

@@ -31,7 +31,7 @@ SETTINGS = dict(frames=FRAMES, side=SIDE, detail=DETAIL, dark=DARK, views=list(V
 
 def sample_times(shown: np.ndarray,  # presentation times of all frames, seconds
                 ) -> np.ndarray:     # indices of the frames that are looked at
-    "A frame every 0.25, 0.5, 1, 2, … seconds, at most `FRAMES`."
+    "Frame every 0.25, 0.5, 1, 2, … seconds, at most `FRAMES`."
     since, step = shown - shown[0], 0.25
     while since[-1]/step >= FRAMES: step *= 2
     at = np.arange(0, since[-1] + 1e-9, step)
@@ -179,7 +179,7 @@ def candidates(hashes: np.ndarray,  # (frames, views, 4) of all videos
 
 # %% ../../nbs/corpus/11_near_duplicates.ipynb #aa5a1b73
 def _compare(a, b, distance, several):
-    "The best evidence for a pair of videos, over all views; None without any. A video is (times, hashes of all views)."
+    "Best evidence for a pair of videos, over all views; None without any. A video is (times, hashes of all views)."
     found = []
     for view, name in enumerate(VIEWS):
         for left, right, said in ((a, b, 'a'), (b, a, 'b'))[:1 if view == 0 else 2]:

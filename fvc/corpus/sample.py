@@ -136,7 +136,7 @@ def reupload(
     frames: np.ndarray,  # (frames, height, width, 3) uint8, the decoded original
     upload: Upload,  # what is done to it
 ) -> np.ndarray:  # frames, trimmed, rescaled and with bars
-    "A near-duplicate before its compression."
+    "Near-duplicate before its compression."
     first, last = (round(len(frames) * share) for share in upload.trim)
     frames = frames[first:len(frames) - last]
     height, width = (2 * round(s * upload.scale / 2) for s in frames.shape[1:3])

@@ -41,7 +41,7 @@ PHOTOS = {  # name: (package folder, file, titles in English, French, Spanish, R
 def photograph(
     name: str,  # a key of PHOTOS
 ) -> np.ndarray:  # (height, width, 3) uint8 RGB, the longer side at most 800
-    "A photograph from an installed wheel, landscape. Raises FileNotFoundError when the wheel lacks it."
+    "Photograph from an installed wheel, landscape. Raises FileNotFoundError when the wheel lacks it."
     (package, *folders), file = PHOTOS[name][:2]
     path = files(package).joinpath(*folders, file)
     if not path.is_file(): raise FileNotFoundError(f'{path} is missing: install {package} again, the sample is made from it.')
@@ -82,7 +82,7 @@ def camera_path(
     size: tuple,  # (width, height) of the view, pixels
     rng: np.random.Generator,  # draws the movement
 ) -> np.ndarray:  # (frames, 2, 3): from a pixel of the view to a point of the canvas
-    "A hand-held camera: shifts up to 4% of the view, turns up to 0.6 degrees, zooms up to 1.5%."
+    "Hand-held camera: shifts up to 4% of the view, turns up to 0.6 degrees, zooms up to 1.5%."
     shake = gaussian_filter1d(rng.standard_normal((frames + 8, 4)), sigma=0.3 * fps, axis=0)[4:4 + frames]
     shake /= np.abs(shake).max(0) + 1e-9
     amount = np.array([0.04 * size[0], 0.04 * size[1], np.deg2rad(0.6), 0.015]) * rng.uniform(0.5, 1, 4)
@@ -144,7 +144,7 @@ def encode_to_rate(
     codec: str,  # 'h264' or 'mpeg4'
     bit_rate: int,  # bits per second wanted
 ) -> bytes:  # an MP4
-    "A file of the wanted size within about 7%; for H.264 by trying qualities, about six steps of which halve the bits."
+    "File of the wanted size within about 7%; for H.264 by trying qualities, about six steps of which halve the bits."
     wanted, crf, slope, last = bit_rate * len(frames) / float(fps) / 8, 20.0, -1 / 6, None
     for _ in range(5):
         trial = io.BytesIO()
@@ -183,7 +183,7 @@ def blob(
     bumps: float = 0.25,  # 0 makes an ellipse
     feather: float = 0.02,  # width of the soft edge, share of the canvas's smaller side
 ) -> np.ndarray:  # (height, width) float32 in [0, 1]
-    "A soft-edged region near the middle."
+    "Soft-edged region near the middle."
     height, width = shape
     centre = np.array([width, height]) * rng.uniform(0.4, 0.6, 2)
     stretch = rng.uniform(0.8, 1.25)
@@ -201,14 +201,14 @@ def _box(mask):
 
 # %% ../../nbs/corpus/13_scenes.ipynb #9bd11800
 def splice(canvas, donor, area, rng):
-    "A region of another scene, cut out and pasted in."
+    "Region of another scene, cut out and pasted in."
     mask, layer = blob(canvas.shape[:2], area, rng), canvas.copy()
     rows, columns = _box(mask)
     layer[rows, columns] = cover(donor, rows.stop - rows.start, columns.stop - columns.start, rng.uniform())
     return layer, mask
 
 def copy_move(canvas, donor, area, rng):
-    "A region of the scene itself, enlarged and set down elsewhere."
+    "Region of the scene itself, enlarged and set down elsewhere."
     mask = blob(canvas.shape[:2], area, rng)
     height, width = canvas.shape[:2]
     zoom, angle = rng.uniform(1.3, 1.6), rng.uniform(0, 2 * np.pi)
@@ -218,13 +218,13 @@ def copy_move(canvas, donor, area, rng):
     return cv2.warpAffine(canvas, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT), mask
 
 def inpaint(canvas, donor, area, rng):
-    "An object taken out, its place filled from around it (Telea 2004)."
+    "Object taken out, its place filled from around it (Telea 2004)."
     mask = blob(canvas.shape[:2], area, rng)
     return cv2.inpaint(canvas, (mask > 0).astype(np.uint8), 3, cv2.INPAINT_TELEA), mask
 
 # %% ../../nbs/corpus/13_scenes.ipynb #3ec13928
 def face_patch(canvas, donor, area, rng):
-    "An oval, 0.6 of the area, in a generator's coarse resolution, its colours matched to what it covers, widely blended."
+    "Oval, 0.6 of the area, in a generator's coarse resolution, its colours matched to what it covers, widely blended."
     mask, layer = blob(canvas.shape[:2], 0.6 * area, rng, bumps=0, feather=0.12), canvas.copy()
     rows, columns = _box(mask)
     height, width = rows.stop - rows.start, columns.stop - columns.start
@@ -235,7 +235,7 @@ def face_patch(canvas, donor, area, rng):
     return layer, mask
 
 def oversmooth(canvas, donor, area, rng):
-    "A region drawn anew with its edges but without its texture."
+    "Region drawn anew with its edges but without its texture."
     mask, layer = blob(canvas.shape[:2], area, rng), canvas
     for _ in range(3): layer = cv2.bilateralFilter(layer, 9, 40, 5)
     return layer, mask

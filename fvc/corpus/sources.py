@@ -43,7 +43,7 @@ TABLES = ('FVC.csv', 'FVC_dup.csv', 'FVC_text_queries.csv')
 
 # %% ../../nbs/corpus/10_sources.ipynb #3994bb6d
 def loose_tables(root: Path) -> list[Path]:
-    "The corpus's tables that lie loose beside the archives; none where FVC.csv is not among them."
+    "Corpus's tables that lie loose beside the archives; none where FVC.csv is not among them."
     folder = next((p for p in (root, root/'archive') if (p/'FVC.csv').is_file()), None)
     return [folder/name for name in TABLES if (folder/name).is_file()] if folder else []
 
@@ -59,7 +59,7 @@ def find_archives(root: Path  # the source
 
 # %% ../../nbs/corpus/10_sources.ipynb #6eebd6dc
 def _new_plan(root, kind, rows, report, **more):
-    "A plan under the name the source gives itself, or else its folder's."
+    "Plan under the name the source gives itself, or else its folder's."
     about = root/CORPUS
     try: said = json.loads(about.read_text(encoding='utf-8')) if about.is_file() else {}
     except ValueError as e: raise CorpusError(f'{about} is not JSON ({e}); correct or remove it.') from e

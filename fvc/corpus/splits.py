@@ -63,7 +63,7 @@ def guard(
 def look_alikes(
     place: Workspace,       # that stage 0 has set up
 ) -> pl.DataFrame | None:   # video_a, video_b; None where stage 0 was told not to look
-    "The pairs of videos that show the same footage, as stage 0 listed them."
+    "Pairs of videos that show the same footage, as stage 0 listed them."
     if not place.near_duplicates.is_file(): return None
     return pl.read_csv(place.near_duplicates, infer_schema=False).select('video_a', 'video_b')
 
@@ -110,13 +110,13 @@ def _refuse_inner(parts: Iterable[str]):
 
 @patch
 def to_json(self: Split) -> str:
-    "The split as JSON text, one part a line."
+    "Split as JSON text, one part a line."
     lines = (f' {json.dumps(key)}: {json.dumps(value)}' for key, value in asdict(self).items())
     return '{\n' + ',\n'.join(lines) + '\n}\n'
 
 @patch(cls_method=True)
 def from_json(cls: Split, text: str) -> Split:
-    "The split that `to_json` wrote; raises ValueError for unknown or missing entries."
+    "Split that `to_json` wrote; raises ValueError for unknown or missing entries."
     values = json.loads(text)
     fields = set(cls.__dataclass_fields__)
     _refuse_inner(values)
@@ -131,7 +131,7 @@ def fit_on(
     self: Split,
     j: int,  # number of the inner part, from 1
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:  # videos trained on, videos chosen by
-    "The training videos without inner part j, and that part; raises ValueError where there is no such part."
+    "Training videos without inner part j, and that part; raises ValueError where there is no such part."
     if not 1 <= j <= len(self.inner): raise ValueError(f'inner part {j} of {len(self.inner)}: parts are numbered from 1.')
     held = set(self.inner[j - 1])
     return tuple(video_id for video_id in self.train if video_id not in held), self.inner[j - 1]
@@ -150,7 +150,7 @@ def select_rows(
     return _rows_of(rows, [video_id for part in parts for video_id in getattr(split, part)], originals)
 
 def _rows_of(rows, videos, originals):
-    "The rows of some videos, in table order."
+    "Rows of some videos, in table order."
     chosen = rows.filter(pl.col('video_id').is_in(videos))
     return chosen.filter(pl.col('variant') == 'original') if originals else chosen
 
@@ -182,13 +182,13 @@ def cut_inner(
     split: Split,         # without inner parts
     folds: pl.DataFrame,  # video_id, group, label of all its videos
 ) -> Split:               # checked
-    "A split with its training videos cut into inner parts by the rule of the folds; raises ValueError where not even two have every class."
+    "Split with its training videos cut into inner parts by the rule of the folds; raises ValueError where not even two have every class."
     split = _with_inner(split, folds, lambda marks, groups, seed: largest_kfold(marks, groups, INNER, seed))
     guard_split(folds, split)
     return split
 
 def _with_inner(split, folds, cut):
-    "The split with the parts that a cut makes of its training videos."
+    "Split with the parts that a cut makes of its training videos."
     rows = folds.filter(pl.col('video_id').is_in(split.train)).sort('video_id')
     try: parts = cut(rows['label'].to_list(), rows['group'].to_list(), [split.seed, split.fold])
     except ValueError as e: raise ValueError(f'inner parts of {split.rule or "a split"} cannot be cut from {len(rows)} training videos: {e}') from e
@@ -274,7 +274,7 @@ def within(
     videos: Iterable[str],  # some of the training videos
     k: int = 2,             # number of parts
 ) -> Split:                 # trained on these videos, in k inner parts; scores none
-    "A grouped cut inside some training videos; raises ValueError for others, and where a part would lack a class."
+    "Grouped cut inside some training videos; raises ValueError for others, and where a part would lack a class."
     videos = tuple(videos)
     if odd := sorted(set(videos) - set(self.train)): raise ValueError(f"video '{odd[0]}' is not trained on; only training videos are cut further.")
     refuse_unknown(videos, rows['video_id'], 'not among the rows')

@@ -17,7 +17,7 @@ from .groups import normalise_title
 
 # %% ../../nbs/corpus/06_statements.ipynb #02157ba7
 class CorpusError(ValueError):
-    "A collection that cannot be used as it is: which file, what is wrong, what to do."
+    "Collection that cannot be used as it is: which file, what is wrong, what to do."
 
 def read_lines(path: Path,          # the table
                columns: list[str],  # columns that must be there
@@ -90,7 +90,7 @@ BINARY = Task()  # real or fake: what is meant where nothing else is stated
 
 def printable(name: str  # a file's name, perhaps with bytes that are no UTF-8
              ) -> str:   # text that any table can hold
-    "A name with such bytes written out, as in `caf\\xe9.mp4`."
+    "Name with such bytes written out, as in `caf\\xe9.mp4`."
     return name.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
 
 def entry(platform: str,      # 'youtube', 'facebook', 'twitter', 'unknown', or 'folder' for a plain file
@@ -141,7 +141,7 @@ def _cascades(entries):
     return list(dict.fromkeys(c.strip() for e in entries for c in e['cascade'].split(';') if c.strip()))
 
 def _named(videos):
-    "The `video_id` of each video: the one that is stated, or else one made from its identity."
+    "`video_id` of each video: the one that is stated, or else one made from its identity."
     return name_videos([('stated', said[0]['video_id']) if said[0]['video_id'] else identity for identity, said in videos.items()])
 
 # %% ../../nbs/corpus/06_statements.ipynb #51598afe
@@ -172,7 +172,7 @@ def merge_entries(entries: list[dict],  # statements, in the order of the tables
 
 # %% ../../nbs/corpus/06_statements.ipynb #3bfc7ba7
 def _url_entry(line, table):
-    "The statement that one line of FVC.csv or FVC_dup.csv makes."
+    "Statement that one line of FVC.csv or FVC_dup.csv makes."
     try: platform, native = parse_url(line['video_url'])
     except CorpusError: platform, native = 'unknown', line['video_url']
     return entry(platform, native, line['label'], f"{table} line {line['line']}", line['cascade_id'])

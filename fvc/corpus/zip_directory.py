@@ -12,10 +12,10 @@ from pathlib import Path
 
 # %% ../../nbs/corpus/01_zip_directory.ipynb #3c96059a
 class ArchiveError(ValueError):
-    "An archive that was refused: which one, which member, why, and what to do."
+    "Archive that was refused: which one, which member, why, and what to do."
 
 class PasswordError(ArchiveError):
-    "An archive that its password does not open, or that needs one and got none."
+    "Archive that its password does not open, or that needs one and got none."
 
 @dataclass(frozen=True)
 class Member:
@@ -108,7 +108,7 @@ def list_members(path: Path  # the zip file
     return [_member(info, n) for n, info in enumerate(infos) if not info.is_dir()]
 
 def _member(info, position):
-    "A directory entry as a `Member`."
+    "Directory entry as a `Member`."
     year, month, *rest = info.date_time
     changed = calendar.timegm((year, min(max(month, 1), 12), *rest))
     crc = None if info.compress_type == 99 and not info.CRC else info.CRC

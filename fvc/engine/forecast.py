@@ -83,7 +83,7 @@ def _kept_rates(file: Path) -> Rates:
 
 # %% ../../nbs/engine/02_forecast.ipynb #d6393ebc
 class Progress:
-    "A bar with rate, time left and the number of failed videos; what is ahead is said once, as soon as rates are known."
+    "Bar with rate, time left and the number of failed videos; what is ahead is said once, as soon as rates are known."
     def __init__(self, name: str, # of the stage
                  path: Path, # the table it makes
                  folder: Path, # where measured rates are kept

@@ -20,7 +20,7 @@ from .workers import PASSING, Failure, Spent, cores, is_caused_by, process
 
 # %% ../../nbs/engine/03_per_video.ipynb #c2a2b24b
 class Stop:
-    "A signal handler that raises KeyboardInterrupt only where nothing is half done."
+    "Signal handler that raises KeyboardInterrupt only where nothing is half done."
     def __init__(self): self.asked, self.heeding = False, True
 
     def __call__(self, signum, frame):
@@ -152,7 +152,7 @@ def _given_up(item, expected, standing, failure):
 
 # %% ../../nbs/engine/03_per_video.ipynb #0fa5671e
 def _split(item):
-    "The rows to be opened, and those that are kept out."
+    "Rows to be opened, and those that are kept out."
     return [r for r in item['rows'] if r['status'] == 'ok'], [r for r in item['rows'] if r['status'] != 'ok']
 
 def _rows_of(item, expected, standing, answer, config_hash):
@@ -163,7 +163,7 @@ def _rows_of(item, expected, standing, answer, config_hash):
     return _complete([rows[v] for v in order if v in rows], item, config_hash)
 
 class _Videos:
-    "The input table as items, one at a time."
+    "Input table as items, one at a time."
     def __init__(self, table, place, config):
         self.table, self.rows, self.common = table, ByVideo(table), dict(workspace=place, config=config)
         self.order = self.rows.order

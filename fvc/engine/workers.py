@@ -105,7 +105,7 @@ START_LIMIT = 300.0  # seconds for imports, on a cold network disk
 STARTS = 3  # times that a worker may fail to start in a row
 
 def _spawn(memory_limit: float) -> tuple[subprocess.Popen, Connection]:
-    "A fresh interpreter that serves, and our end of the pipe to it."
+    "Fresh interpreter that serves, and our end of the pipe to it."
     ours, theirs = socket.socketpair()
     command = [sys.executable, '-c', SERVE, str(theirs.fileno()), str(memory_limit)]
     process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=dict(os.environ, **ENVIRONMENT))

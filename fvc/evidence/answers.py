@@ -70,7 +70,7 @@ def failures(place: Workspace) -> list[dict]:  # where, what, count, reason
 
 # %% ../../nbs/evidence/08_answers.ipynb #512253c6
 def _difference(compare):  # () -> dict(difference, low, high, videos)
-    "A comparison, or why there is none."
+    "Comparison, or why there is none."
     try: return compare() | dict(reason='')
     except ValueError as e: return dict(difference=None, low=None, high=None, videos=0, reason=str(e))
 

@@ -77,7 +77,7 @@ def audit_leakage(data: str = '',  # the workspace
 # %% ../../nbs/evidence/05_audit.ipynb #abc25711
 def metadata_columns(columns: list[str],  # of `metadata_rows`
                      ) -> dict[str, list[str]]:  # 'platform': ['platform_youtube', …]
-    "The columns that one thing became."
+    "Columns that one thing became."
     return {name: found for name in (*NUMBERS, *WORDS) if (found := [c for c in columns if c == name or name in WORDS and c.startswith(f'{name}_')])}
 
 def any_opened(place: Workspace) -> bool:
@@ -125,7 +125,7 @@ def audit(data: str = '',  # the workspace
           which: list[str] = (),  # of leakage, shortcuts, integrity; default: all
           file: str = '',  # a split file for leakage
           ) -> list[Finding]:
-    "The answers, in the order asked."
+    "Answers, in the order asked."
     if unknown := set(which) - set(AUDITS): raise ValueError(f'no audit called {sorted(unknown)[0]}: choose of {", ".join(AUDITS)}')
     place = Workspace.find(data).require()
     return [AUDITS[name](place, file) if name == 'leakage' else AUDITS[name](place) for name in which or AUDITS]

@@ -40,14 +40,14 @@ def _curves(metrics):
 PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp')
 
 def _shown(file):
-    "A frame of a video, or a photograph, 160 pixels long."
+    "Frame of a video, or a photograph, 160 pixels long."
     if file.suffix.lower() not in PICTURES: return pick_frames(file, n=1, size=160).images[0]
     picture = read_picture(file)
     scale = 160 / max(picture.shape[:2])
     return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 def _examples(predictions, task, place, paths):
-    "The surest right and wrong decisions, four of each, with what was decided and the truth."
+    "Surest right and wrong decisions, four of each, with what was decided and the truth."
     cuts = np.array([[0.5] if t is None else np.atleast_1d(t) for t in predictions['threshold'].to_list()], float)
     scores = np.array([np.atleast_1d(s) for s in predictions['score'].to_list()], float)
     right = [a == b for a, b in zip(predictions['label'].to_list(), predictions['decision'].to_list())]
@@ -130,13 +130,13 @@ CAPTIONS = dict(curves='Loss by epoch, in training and on inner validation.', ro
                 importance='What counts in it: the largest weights, or the gain of its trees, by column.', over_time='Two videos over time: single frames held still for a whole clip, and whole windows where there are several.')
 
 def _fact(value):
-    "A fact in words, numbers with three decimals at most."
+    "Fact in words, numbers with three decimals at most."
     if isinstance(value, list): return ', '.join(map(_fact, value))
     return f'{value:.3f}'.rstrip('0').rstrip('.') if isinstance(value, float) else str(value)
 
 @patch
 def _repr_html_(self: FoldResult) -> str:
-    "A table of metrics, the facts, and the plots, as one block of HTML."
+    "Table of metrics, the facts, and the plots, as one block of HTML."
     facts = ', '.join(f'{html.escape(str(k))}: {html.escape(_fact(v))}' for k, v in self.facts.items() if k not in ('inner', 'columns', 'task'))
     if not self.metrics: return f'<h4>{html.escape(self.run)}</h4><p>No video was left out to report a score on.</p><p><small>{facts}</small></p>'
     m = self.metrics
@@ -252,7 +252,7 @@ def report_run(run: Run) -> dict:  # the summary of `metrics.json`
 # %% ../../nbs/evidence/01_figures.ipynb #12088666
 @patch
 def _repr_html_(self: Run) -> str:
-    "A run as a notebook shows it: its headline with interval, metrics over folds, plots."
+    "Run as a notebook shows it: its headline with interval, metrics over folds, plots."
     name = html.escape(self.name)
     if not self.folds: return f'<h4>{name}</h4><p>No fold is finished.</p>'
     found = run_summary(self)

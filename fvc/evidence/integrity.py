@@ -25,7 +25,7 @@ from .leftovers import find_leftovers
 # %% ../../nbs/evidence/04_integrity.ipynb #0768884e
 @dataclass(frozen=True)
 class Finding:
-    "The answer to one question: a sentence, the lines behind it, and whether all is well."
+    "Answer to one question: a sentence, the lines behind it, and whether all is well."
     name: str
     text: str
     table: pl.DataFrame
@@ -51,7 +51,7 @@ def fault(file: Path,
     return None
 
 def check_files(item: dict) -> list[dict]:
-    "The stage engine's work: the verdict on every file of one video."
+    "Stage engine's work: the verdict on every file of one video."
     rows = []
     for row in item['rows']:
         wrong = fault(item['workspace'].file(row['path']), row)
@@ -62,7 +62,7 @@ def check_files(item: dict) -> list[dict]:
 RECORDED = dict(bytes=pl.Int64, sha256=pl.String, frames=pl.Int64, width=pl.Int64, height=pl.Int64)
 
 def recorded_files(place: Workspace) -> pl.DataFrame:  # one row a file that a table calls ok
-    "The files of the index, of stage 1 and of stage 3, and what is recorded of them."
+    "Files of the index, of stage 1 and of stage 3, and what is recorded of them."
     parts = []
     for stage in (0, 1, 3):
         tables = [read_table(p).filter(pl.col('status') == 'ok') for p in place.tables(stage)]

@@ -14,13 +14,13 @@ from ..scores.tables import shown
 
 # %% ../../nbs/evidence/07_pages.ipynb #f9f395a2
 def _rounded(text):
-    "A number with more than three decimals, with three; words without their quotes."
+    "Number with more than three decimals, with three; words without their quotes."
     if re.fullmatch(r'-?\d+\.\d{4,}', text): return shown(float(text))
     quoted = re.fullmatch(r'"(.*)"', text)
     return quoted[1] if quoted else text
 
 def _plain_table(table):
-    "A data frame's table without the row of types."
+    "Data frame's table without the row of types."
     head = table.find('thead')
     for row in head.find_all('tr') if head else ():
         if not row.find('th'): row.decompose()
@@ -59,7 +59,7 @@ def _output(out):
 LIBRARY = ('#| export', '#| default_exp', 'import ', 'from ')  # cells a reader of a page does not need
 
 def _cell(cell):
-    "A cell as HTML: prose, or what code said with the code folded away; nothing for what only defines the library."
+    "Cell as HTML: prose, or what code said with the code folded away; nothing for what only defines the library."
     from nbconvert.filters import markdown2html
     if cell.cell_type == 'markdown': return re.sub(r'<a class="anchor-link".*?</a>', '', clean_html(markdown2html(cell.source)), flags=re.S)
     if cell.cell_type != 'code' or not cell.outputs and cell.source.startswith(LIBRARY): return ''

@@ -75,7 +75,7 @@ class Withdrawal:
 
 # %% ../../nbs/evidence/06_withdrawal.ipynb #a989f364
 def _nearest(video_id: str, known: Collection[str]) -> str:
-    "The id that somebody may have meant."
+    "Id that somebody may have meant."
     close = difflib.get_close_matches(video_id, list(known), 1)
     return f'the nearest is {close[0]!r}' if close else f'none of the {len(known):,} it knows is like it'
 

@@ -34,7 +34,7 @@ def _bar(
 def content_box(
     lumas: Sequence[np.ndarray],  # frames (h, w) of one video
 ) -> tuple[slice, slice]:         # rows and columns of the picture
-    """The picture without constant border bars; starts are rounded up to multiples of 8.
+    """Picture without constant border bars; starts are rounded up to multiples of 8.
 
     Nothing is cut from a side pair that would leave fewer than 16 pixels (a constant video has no bars).
     """
@@ -83,7 +83,7 @@ def median(values: np.ndarray) -> float:
 def edge_lines(
     luma: np.ndarray,  # (h, w) uint8, blocks starting at its corner
 ) -> list[tuple[np.ndarray, ...]]:  # uint8: two before, one before, at and one after the edges; columns, then rows
-    "The pixels on both sides of the edges between blocks; nothing of a direction in which there is none."
+    "Pixels on both sides of the edges between blocks; nothing of a direction in which there is none."
     columns, rows = ((size - 2) // BLOCK * BLOCK for size in luma.shape[::-1])  # edges lie between 8k - 1 and 8k, k >= 1
     return ([tuple(np.ascontiguousarray(luma[:, i:columns + i - 7:BLOCK]) for i in (6, 7, 8, 9))] * (columns > 0)
             + [tuple(luma[i:rows + i - 7:BLOCK] for i in (6, 7, 8, 9))] * (rows > 0))
@@ -95,7 +95,7 @@ _STRIP = 12 * BLOCK  # lines
 def _pixels(
     luma: np.ndarray,  # (8 rows, 8 columns) uint8, contiguous
 ) -> np.ndarray:       # (rows * columns, 64) uint8
-    "The pixels of every block side by side, moved eight at a time."
+    "Pixels of every block side by side, moved eight at a time."
     eights = luma.view(np.uint64).reshape(-1, BLOCK, luma.shape[1] // BLOCK).swapaxes(1, 2)
     return np.ascontiguousarray(eights).view(np.uint8).reshape(-1, BLOCK**2)
 

@@ -92,7 +92,7 @@ def signal_features(
     maps: dict[str, np.ndarray],  # of `block_maps`
     logs: dict[str, np.ndarray],  # of `tile_logs`
 ) -> dict[str, float]:
-    "The features that block and tile maps give; formulas are in the table of features and in the functions used."
+    "Features that block and tile maps give; formulas are in the table of features and in the functions used."
     noise = unexplained(logs['noise'], [logs['coarse'], logs['mean'], logs['mean2']])
     mid, high = (unexplained(logs[band], [logs['dct_low']]) for band in ('dct_mid', 'dct_high'))
     blur = unexplained(logs['fine'], [logs['broad'], logs['mean']])

@@ -22,7 +22,7 @@ from .weights import MissingWeights
 @cache
 def load_autoencoder(name: str, # a Hugging Face model such as 'stabilityai/sd-vae-ft-mse', or a folder with one
                     ): # diffusers.AutoencoderKL in evaluation mode
-    "A variational autoencoder, loaded once a process; raises `MissingWeights` naming what is absent and how to get it."
+    "Variational autoencoder, loaded once a process; raises `MissingWeights` naming what is absent and how to get it."
     try: from diffusers import AutoencoderKL
     except ImportError as e:
         raise MissingWeights("stages.scaling.method=autoencoder needs the package diffusers: pip install diffusers") from e

@@ -233,7 +233,7 @@ def step_memory(network: nn.Module,  # on `meta`, or anywhere
 
 # %% ../../nbs/learning/01_blocks.ipynb #7fbd9fdb
 class FramesInOrder(nn.Module):
-    "A network on every frame, then a head that reads them in order."
+    "Network on every frame, then a head that reads them in order."
     def __init__(self,
                  frames: nn.Module,  # clip -> (batch, frames, width), with `origin`
                  head: nn.Module,  # read(frames, real) -> (batch, hidden), and `classify` from there to logits

@@ -18,11 +18,11 @@ from ..core.files import TEMPORARY, atomic_folder, file_sha256, write_json
 
 # %% ../../nbs/learning/11_checkpoints.ipynb #28f41c16
 class CorruptCheckpoint(ValueError):
-    "A checkpoint that is not what was written."
+    "Checkpoint that is not what was written."
 
 @dataclass
 class Checkpoint:
-    "A run's whole state after an epoch."
+    "Run's whole state after an epoch."
     epoch: int  # from 1
     weights: dict  # name -> tensor
     state: dict  # optimiser, scheduler, scaler, random generators, early stopping
@@ -51,7 +51,7 @@ class CheckpointManager:
         for epoch in set(self.epochs()) - {*last, *best}: shutil.rmtree(self.folder(epoch))
 
 def _meta(folder):
-    "A checkpoint's description; empty when it cannot be read."
+    "Checkpoint's description; empty when it cannot be read."
     try: return json.loads((folder/'meta.json').read_text(encoding='utf-8'))
     except (OSError, ValueError): return {}
 
@@ -86,7 +86,7 @@ def load(self: CheckpointManager, epoch: int) -> Checkpoint:
 
 @patch
 def latest(self: CheckpointManager) -> Checkpoint | None:
-    "The last sound checkpoint; damaged ones are passed over with a warning. `None` when there is none."
+    "Last sound checkpoint; damaged ones are passed over with a warning. `None` when there is none."
     for epoch in reversed(self.epochs()):
         try: return self.load(epoch)
         except CorruptCheckpoint as e: warnings.warn(f'{e}: going back to the checkpoint before it', stacklevel=2)
@@ -94,7 +94,7 @@ def latest(self: CheckpointManager) -> Checkpoint | None:
 
 # %% ../../nbs/learning/11_checkpoints.ipynb #25ab4011
 def _generators(loader):
-    "The loader's own random generators, each once."
+    "Loader's own random generators, each once."
     import torch
     found = (getattr(part, 'generator', None) for part in (loader, getattr(loader, 'sampler', None)))
     return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())

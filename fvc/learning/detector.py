@@ -98,7 +98,7 @@ class Member:
 
 @dataclass
 class Detector:
-    "A trained model: scores rows, and files that were never seen."
+    "Trained model: scores rows, and files that were never seen."
     spec: Spec
     cfg: RunConfig
     task: Task
@@ -198,7 +198,7 @@ def save_weights(network: torch.nn.Module, file: Path):
 
 # %% ../../nbs/learning/15_detector.ipynb #2324a5c3
 def _known(name, about):
-    "The spec of a saved model; raises UnknownName saying where a user's own model was."
+    "Spec of a saved model; raises UnknownName saying where a user's own model was."
     try: return spec_of(name)
     except UnknownName as e:
         source = about.get('source', {})
@@ -206,7 +206,7 @@ def _known(name, about):
         raise UnknownName(f'the detector is of model {name!r}, which is not known here: name its module with --use{where}') from e
 
 def _network(spec, cfg, task, said, home):
-    "A member's network, filled; raises ValueError where it is not what was trained."
+    "Member's network, filled; raises ValueError where it is not what was trained."
     from safetensors.torch import load_file
     made = build(spec, cfg, task)
     network = made[0] if isinstance(made, tuple) else made
@@ -221,7 +221,7 @@ def load_detector(
     needed: Callable | None = None,  # (run, fold, inner or None) -> Detector, for models made of others
     spec: Spec | None = None  # the model, where it is at hand; None: by its name
 ) -> Detector:
-    "The detector that `save` kept; raises FileNotFoundError, UnknownName, or ValueError for files that are not what was kept."
+    "Detector that `save` kept; raises FileNotFoundError, UnknownName, or ValueError for files that are not what was kept."
     file = folder/'detector.json'
     if not file.is_file(): raise FileNotFoundError(f'{folder} holds no detector (detector.json): train its run again')
     try: said = json.loads(file.read_text(encoding='utf-8'))

@@ -242,7 +242,7 @@ def _packed(estimator):
 
 # %% ../../nbs/learning/10_estimators.ipynb #5a60429e
 def _unpacked(data, read):
-    "The estimator in the bytes of a skops file; `read` gives XGBoost's models by name."
+    "Estimator in the bytes of a skops file; `read` gives XGBoost's models by name."
     import skops.io
     from sklearn.neighbors import KNeighborsClassifier
     from xgboost import XGBClassifier
@@ -288,7 +288,7 @@ def save_estimator(estimator, # a fitted classifier of scikit-learn or XGBoost, 
 
 # %% ../../nbs/learning/10_estimators.ipynb #8aa1779f
 def load_estimator(folder: Path):
-    "The estimator that `save_estimator` kept; raises ValueError for a file that is broken or hostile, FileNotFoundError where none is."
+    "Estimator that `save_estimator` kept; raises ValueError for a file that is broken or hostile, FileNotFoundError where none is."
     if not (file := folder/'model.skops').is_file(): raise FileNotFoundError(f'{folder} holds no estimator (model.skops): train its run again')
     try:
         found = _unpacked(file.read_bytes(), lambda name: (folder/name).read_bytes())

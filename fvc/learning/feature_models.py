@@ -146,7 +146,7 @@ def plot_importance(
     return ax
 
 def _marked(column):
-    "A column's name; what describes the file is marked."
+    "Column's name; what describes the file is marked."
     known = FEATURES.get(column.partition('.')[2])
     return f'{column} ({METADATA})' if known and known.metadata else column
 

@@ -85,12 +85,12 @@ def over_time(
 
 # %% ../../nbs/learning/27_inference.ipynb #e6feadf7
 def unlike_pair(rows: pl.DataFrame) -> pl.DataFrame:  # one or two of them
-    "The first row and the first with another label, or just the second where all labels are one."
+    "First row and the first with another label, or just the second where all labels are one."
     others = [i for i, label in enumerate(rows['label'].to_list()) if label != rows['label'].to_list()[0]]
     return rows[[0, others[0] if others else 1]] if rows.height > 1 else rows
 
 def as_file(detector: Detector, row: dict, file) -> dict:  # truth, score, decision, reason, ms
-    "A file scored as a user would, timed by the clock."
+    "File scored as a user would, timed by the clock."
     start = time.perf_counter()
     said = detector.score_paths([file]).row(0, named=True)
     took = 1000 * (time.perf_counter() - start)

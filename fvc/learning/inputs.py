@@ -58,7 +58,7 @@ class Input:
         return ()
 
     def collate(self, examples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        "A batch of what `read` gave."
+        "Batch of what `read` gave."
         return {name: torch.stack([e[name] for e in examples]) for name in examples[0]}
 
     def shapes(self, cfg: RunConfig, task: Task) -> dict[str, tuple]:
@@ -85,7 +85,7 @@ def all_stages(inputs: list[Input], cfg: RunConfig) -> list[int]:
 
 # %% ../../nbs/learning/07_inputs.ipynb #5b473dce
 class NewFile:
-    "A file never seen, as the stages would see it."
+    "File never seen, as the stages would see it."
     def __init__(self,
         path: Path,
         settings: dict[str, dict],  # stage number (as text) -> settings its table was made with
@@ -96,7 +96,7 @@ class NewFile:
 
     @cached_property
     def scaled(self) -> tuple[Path, dict]:  # the file, and what its row says
-        "The scaled copy; raises VideoError."
+        "Scaled copy; raises VideoError."
         target = self.folder/'scaled.mp4'
         if self.settings['3']['method'] != 'bilinear': raise VideoError(f"new files are not scaled by method={self.settings['3']['method']!r}: train on method=bilinear")
         return target, scale_video(self.path, target, self.settings['3'])

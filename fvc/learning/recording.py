@@ -40,7 +40,7 @@ def tracked(run,  # a `FoldRun`
             about: dict,  # hashes of what it is made from
             commit: str,  # of the code
             ):
-    "The fold's configuration and metrics in its own folder, and the same in MLflow."
+    "Fold's configuration and metrics in its own folder, and the same in MLflow."
     note, config, ml = run.folder/'mlflow.json', run.cfg.to_dict(), None
     tracker = ExperimentTracker(run.folder, config=config)
     if run.cfg.experiment.mlflow and not run.inner_only:

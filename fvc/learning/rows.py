@@ -77,7 +77,7 @@ def limit_variants(
     rows: pl.DataFrame,  # originals first within each video
     copies: int  # augmented copies kept per video
 ) -> pl.DataFrame:
-    "The original and the first `copies` copies of every video."
+    "Original and the first `copies` copies of every video."
     return rows.filter(pl.int_range(pl.len()).over('video_id') <= copies)
 
 # %% ../../nbs/learning/06_rows.ipynb #31df8e7c

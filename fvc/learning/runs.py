@@ -135,7 +135,7 @@ class FoldResult:
 
     @classmethod
     def load(cls, folder: Path) -> 'FoldResult':
-        "A finished fold from its folder; raises FileNotFoundError for an unfinished one."
+        "Finished fold from its folder; raises FileNotFoundError for an unfinished one."
         file = folder/'metadata.json'
         if not file.is_file(): raise FileNotFoundError(f'{folder} holds no finished fold: train it first')
         saved = json.loads(file.read_text(encoding='utf-8'))
@@ -173,7 +173,7 @@ def fold_metrics(task: Task,
 
 # %% ../../nbs/learning/16_runs.ipynb #5f90caf9
 class Run:
-    "A trained model: what it was asked to be, and the folds that are finished."
+    "Trained model: what it was asked to be, and the folds that are finished."
     def __init__(self,
                  place: Workspace,
                  name: str,  # as it is typed: x3d, x3d@small, svm_stage2
@@ -282,7 +282,7 @@ def passed_on(cfg: RunConfig, place: Workspace) -> list[str]:  # as typed
     return words
 
 def needed_run(need: Need, cfg: RunConfig, place: Workspace, fold: int, split_hash: str) -> Run:
-    "A run that another one stands on, of the same profile; raises FileNotFoundError or ValueError with the command that mends it."
+    "Run that another one stands on, of the same profile; raises FileNotFoundError or ValueError with the command that mends it."
     spec, words = typed_run(need.run)
     own = resolve(spec, [*passed_on(cfg, place), *words], place)
     run = Run(place, run_name(spec, own, place))

@@ -84,7 +84,7 @@ class ExperimentTracker:
         return pl.DataFrame(_lines(self.path), schema=COLUMNS, orient='row')
 
     def best(self) -> dict[str, dict]:  # metric -> {'value', 'step', 'epoch'}
-        "The best value of each metric (the first on a tie); learning rates have none."
+        "Best value of each metric (the first on a tie); learning rates have none."
         found = {}
         for r in self.frame().filter(pl.col('value').is_not_null(), pl.col('phase') != 'schedule').to_dicts():
             name, old = r['metric'], found.get(r['metric'])
@@ -102,7 +102,7 @@ def keep_config(self: ExperimentTracker, config: dict):  # plain values
 
 # %% ../../nbs/learning/12_tracking.ipynb #515d4d77
 def git_commit() -> str:  # 40 hexadecimal digits, '-dirty' when files differ from it; 'unknown' outside a repository
-    "The commit that the project is at."
+    "Commit that the project is at."
     def ask(*words): return subprocess.run(['git', *words], cwd=project_root(), capture_output=True, text=True)
     if shutil.which('git') is None or (head := ask('rev-parse', '--verify', 'HEAD')).returncode: return 'unknown'
     return head.stdout.strip() + ('-dirty' if ask('status', '--porcelain', '--untracked-files=no').stdout.strip() else '')
@@ -179,7 +179,7 @@ class MLflowTracker:
         self._log_params(params or {})
 
     def _start(self, place, home, experiment, run_name, parent):
-        "A new run's id; its experiment is made when it is the first."
+        "New run's id; its experiment is made when it is the first."
         found = self.client.get_experiment_by_name(experiment)
         number = found.experiment_id if found else self.client.create_experiment(experiment, artifact_location=home)
         tags = {}

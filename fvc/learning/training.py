@@ -253,7 +253,7 @@ class FitResult:
     halved: list[int]  # sizes that batches were cut to where memory ran out
 
 def _train(run, start, optim_cfg, train_cfg, tracker, ckpt_manager, about):
-    "The epochs after `start`, each with its checkpoint, until they are done or patience is."
+    "Epochs after `start`, each with its checkpoint, until they are done or patience is."
     main, total = run.accelerator.is_main_process, run.steps * train_cfg.epochs
     with deterministic(), tqdm(total=total, initial=run.steps * start, desc='training', unit='step',
                                 delay=2, mininterval=2, disable=not main) as bar:

@@ -75,7 +75,7 @@ PACKAGES = {'tf_efficientnet_lite0': (_package_lite0, (127 / 255,) * 3, (128 / 2
 
 # %% ../../nbs/learning/03_weights.ipynb #0ef19b69
 class ImageBackbone(nn.Module):
-    "An image network without its classifier."
+    "Image network without its classifier."
     def __init__(self,
                  net: nn.Module,  # a timm network
                  mean: tuple[float, ...],  # of its training data, in [0, 1]
@@ -91,7 +91,7 @@ class ImageBackbone(nn.Module):
 def load_package_weights(name: str,  # 'tf_efficientnet_lite0'
                          **options,  # of the architecture, as timm takes them
                          ) -> tuple[ImageBackbone, str]:  # the backbone and the origin of its weights
-    "A backbone whose ImageNet weights an installed package ships; raises `MissingWeights` for any other."
+    "Backbone whose ImageNet weights an installed package ships; raises `MissingWeights` for any other."
     if name not in PACKAGES: raise MissingWeights(f'no package ships weights for {name!r}: there is {", ".join(PACKAGES)}')
     load, mean, std = PACKAGES[name]
     net, origin = load(**options)
@@ -99,7 +99,7 @@ def load_package_weights(name: str,  # 'tf_efficientnet_lite0'
 
 # %% ../../nbs/learning/03_weights.ipynb #42d5fc94
 def _timm(name, weights=None, **options):
-    "A timm network, with given tensors or untrained, as a backbone."
+    "timm network, with given tensors or untrained, as a backbone."
     given = dict(pretrained=True, pretrained_cfg_overlay={'state_dict': weights}) if weights else {}
     net = timm.create_model(name, **given, **options)
     return ImageBackbone(net, net.pretrained_cfg['mean'], net.pretrained_cfg['std'])
@@ -107,7 +107,7 @@ def _timm(name, weights=None, **options):
 def load_hub_weights(name: str,  # a timm architecture, e.g. 'inception_v3'
                      **options,  # of the architecture, as timm takes them
                      ) -> tuple[ImageBackbone, str]:  # the backbone and the origin of its weights
-    "A timm backbone with its weights from `FVC_WEIGHTS`, else from the Hugging Face hub (or its cache); raises what `obtain` raises."
+    "timm backbone with its weights from `FVC_WEIGHTS`, else from the Hugging Face hub (or its cache); raises what `obtain` raises."
     state, origin = tensors_of(Hub(name, getattr(timm.get_pretrained_cfg(name), 'hf_hub_id', None) or ''))
     return _timm(name, state, **options), origin
 
@@ -115,7 +115,7 @@ def load_image_backbone(name: str,  # a timm architecture
                         pretrained: bool = True,  # False: random weights, and the origin says which
                         **options,  # of the architecture, as timm takes them, e.g. img_size=96
                         ) -> tuple[ImageBackbone, str]:  # the backbone and the origin of its weights
-    "A backbone from `FVC_WEIGHTS`, else a package, else the hub; raises `MissingWeights`, or `ValueError` for an unknown name."
+    "Backbone from `FVC_WEIGHTS`, else a package, else the hub; raises `MissingWeights`, or `ValueError` for an unknown name."
     if not timm.is_model(name): raise ValueError(f'timm has no architecture {name!r}: see timm.list_models()')
     if not pretrained:
         seed = torch.randint(2**31, (1,), device='cpu').item()  # the origin says all that the weights depend on
@@ -126,7 +126,7 @@ def load_image_backbone(name: str,  # a timm architecture
 
 # %% ../../nbs/learning/03_weights.ipynb #e481d9b8
 class FrameViT(EachFrame):
-    "A timm vision transformer on every frame of a clip."
+    "timm vision transformer on every frame of a clip."
     def __init__(self,
                  name: str,  # a timm ViT, e.g. 'vit_base_patch16_224'
                  size: tuple[int | None, int | None],  # height and width of the clips; None where they differ
@@ -174,7 +174,7 @@ def load_kinetics_weights(model: nn.Module,  # untrained: a trunk of pytorchvide
                           fresh: tuple[str, ...] = ('head.', 'normalize.'),  # prefixes of the parts that stay as initialised
                           trunks: tuple[str, ...] = ('backbone',),  # what it calls its trunk, or each of several that start alike
                           ) -> nn.Module:  # itself, with `origin`
-    "A model with its trunk from Kinetics-400; raises `MissingWeights`, or `ValueError` for a file that does not fit or has changed."
+    "Model with its trunk from Kinetics-400; raises `MissingWeights`, or `ValueError` for a file that does not fit or has changed."
     if name not in KINETICS_FILES: raise ValueError(f'no Kinetics weights are called {name!r}: there is {", ".join(KINETICS_FILES)}')
     model, model.origin = load_published_weights(model, name, f'{KINETICS}/{KINETICS_FILES[name]}', fresh, lambda state: kinetics_names(state, trunks))
     return model

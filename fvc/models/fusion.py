@@ -79,7 +79,7 @@ def fusion(task: Task,  # what its logits mean
            dropout: float = 0.5,  # before the linear layer, in [0, 1)
            pretrained: bool = True,  # start the network from its published weights
            ) -> Fusion:
-    "A clip network and a feature row with one head; raises ValueError for a network that sees something else, and what building it raises."
+    "Clip network and a feature row with one head; raises ValueError for a network that sees something else, and what building it raises."
     spec = spec_of(network)
     if spec.inputs != ('clip',): raise ValueError(f'model.network={network}: it is no network that sees clips alone, choose another one')
     options = compose(spec, saved={f'model.{key}': value for key, value in network_options.items()}).to_dict()['model']

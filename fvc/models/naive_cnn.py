@@ -36,7 +36,7 @@ def naive_cnn(task: Task,  # what its logits mean
               width: int = 16,  # channels of the first block, doubled by each of the next three
               dropout: float = 0.3,  # before the linear layer, in [0, 1)
               ) -> NaiveCNN:
-    "A small 2D network, frame by frame, trained from scratch."
+    "Small 2D network, frame by frame, trained from scratch."
     return NaiveCNN(task.outputs, width, dropout)
 
 # %% ../../nbs/5c_naive_cnn.ipynb #06229715

@@ -48,7 +48,7 @@ class PretrainedInception(nn.Module):
         self.head = Head(width, num_outputs, dropout)
 
     def train(self, mode: bool = True):
-        "A frozen network's norms do not follow the batch."
+        "Frozen network's norms do not follow the batch."
         super().train(mode)
         if self.frozen: self.backbone.eval()
         return self

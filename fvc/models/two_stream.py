@@ -34,7 +34,7 @@ class MotionStream(nn.Module):
 
 # %% ../../nbs/5u_two_stream.ipynb #628a5efd
 class TwoStream(nn.Module):
-    "A stream for pictures, a stream for motion, a head each, and the mean of their logits."
+    "Stream for pictures, a stream for motion, a head each, and the mean of their logits."
     def __init__(self, num_outputs: int, backbone: str, pretrained: bool, fields: int, dropout: float):
         super().__init__()
         pictures, origin = load_image_backbone(backbone, pretrained)

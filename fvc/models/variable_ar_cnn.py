@@ -55,7 +55,7 @@ def variable_ar_cnn(task: Task,  # what its logits mean
                     blocks: int = 4,  # each halves both sides
                     dropout: float = 0.3,  # before the linear layer, in [0, 1)
                     ) -> VariableARCNN:
-    "A 2D network for frames of any shape, trained from scratch."
+    "2D network for frames of any shape, trained from scratch."
     return VariableARCNN(task.outputs, width, blocks, dropout)
 
 # %% ../../nbs/5e_variable_ar_cnn.ipynb #7fcd0696

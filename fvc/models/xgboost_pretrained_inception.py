@@ -16,7 +16,7 @@ from ..learning.weights import load_image_backbone
 
 # %% ../../nbs/5f_xgboost_pretrained_inception.ipynb #9db69222
 class FrozenEmbedder(nn.Module):
-    "The mean over frames of a frozen backbone's features."
+    "Mean over frames of a frozen backbone's features."
     def __init__(self,
                  backbone: str,  # a timm architecture
                  pretrained: bool,  # False: random weights

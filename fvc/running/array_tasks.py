@@ -75,7 +75,7 @@ def run_command(command: list[str], log: Path, # gets all that it says
 # %% ../../nbs/running/11_array_tasks.ipynb #f8ab6c87
 def reason(said: list[str], reports: Path, # folder of executed notebooks
           ) -> str:
-    "The sentence that a failed command ended with: of the notebook that failed, else of fvc, else its last line."
+    "Sentence that a failed command ended with: of the notebook that failed, else of fvc, else its last line."
     for line in reversed(said):
         failed = re.match(r'\|\s*(\S+)\.ipynb\s*\| failed ', line)
         kept = reports/f'{failed[1]}.failed.json' if failed else None

@@ -266,7 +266,7 @@ def _use(files):
     for file in files: use(file)
 
 def _file_words(file):
-    "A YAML file of settings as key=value words, which later words overrule."
+    "YAML file of settings as key=value words, which later words overrule."
     from fvc.core.config import flattened, read_yaml
     return [f'{key}={json.dumps(value)}' for key, value in flattened(read_yaml(file))]
 
@@ -278,7 +278,7 @@ def _interrupted(error):
 
 def main(argv: list[str] | None = None, # words after `fvc`; by default those of the process
         ) -> int: # exit code: 0 well, 1 work failed, 2 wrong input, 3 some videos failed, 130 interrupted
-    "The `fvc` command."
+    "`fvc` command."
     if argv is None: own_process()
     try:
         a = _parse(argv)

@@ -12,7 +12,7 @@ from .commands import add_command, add_settings
 
 # %% ../../nbs/running/20_cluster_commands.ipynb #732ff6fd
 def _later(name, module='watching'):
-    "A command whose work is imported when it is typed: others need not wait for it."
+    "Command whose work is imported when it is typed: others need not wait for it."
     def do(a): return getattr(importlib.import_module(f'fvc.running.{module}'), f'do_{name}')(a)
     return do
 
@@ -44,7 +44,7 @@ def _add_submit(commands):
 
 # %% ../../nbs/running/20_cluster_commands.ipynb #ef815f85
 def add_cluster_commands(commands): # what `add_subparsers` gave
-    "The commands of this notebook."
+    "Commands of this notebook."
     _add_submit(commands)
     add_command(commands, 'status', 'what the workspace holds, and how far its runs are', _later('status'), as_json=True)
     for name, text, do in (('cancel', 'cancel what is at work', _later('cancel')), ('wait', 'wait for what was submitted last; 1 where something failed', _later('wait'))):

@@ -25,7 +25,7 @@ def own_process():
     atexit.register(gc.freeze)
 
 def add_workers(p: argparse.ArgumentParser): # a command
-    "The option `--workers`."
+    "Option `--workers`."
     p.add_argument('--workers', type=int, default=0, metavar='N', help='runs at the same time (default: one a core)')
 
 # %% ../../nbs/running/04_commands.ipynb #fe70af65

@@ -31,7 +31,7 @@ def check_imports(package: str = 'fvc.models') -> list[Finding]:
     return found or [Finding('imports', 'ok', f'{len(names)} modules of {package}, Python {platform.python_version()} of {sys.prefix}')]
 
 def check_kernel() -> Finding:
-    "The kernel that notebooks ask for."
+    "Kernel that notebooks ask for."
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
     try: command = KernelSpecManager().get_kernel_spec('python3').argv[0]
     except NoSuchKernel: return Finding('kernel', 'wrong', f'there is no Jupyter kernel python3: {sys.executable} -m ipykernel install --sys-prefix')

@@ -22,13 +22,13 @@ HOW = 'Run from the project\'s folder, with the environment of fvc active: sbatc
 def _remarks(name, text): return f'{text}\n{HOW}{name}\nMade by "fvc submit scripts": change the site\'s settings after sbatch, e.g. --partition=a100, or in the profile of "fvc submit".'
 
 def stage_script(stage: int) -> tuple[str, str]: # name, text
-    "A stage as one job."
+    "Stage as one job."
     name = f'slurm_stage{stage}_{STAGES[stage]}.sh'
     step = Step(f'stage{stage}-merge', f'stage{stage}', ('stage', str(stage), '--allow-failures', '100%'), resources=dict(gpus=0))
     return name, script(step, Site(), None, _remarks(name, f'Stage {stage}, {STAGES[stage].replace("_", " ")}: every video, on one node; what is done is skipped.'))
 
 def model_script(spec: Spec, number: str) -> tuple[str, str]:
-    "A model on five folds, one task each."
+    "Model on five folds, one task each."
     name = f'slurm_stage{number}.sh'
     step = Step(spec.name, f'stage{number}', ('train', spec.name, '--folds', '{task}', '--workers', '1'), (1, 2, 3, 4, 5), resources=spec.resources)
     return name, script(step, Site(), None, _remarks(name, f'Stage 5, {spec.name}: five folds, one task each; other numbers with --array.'))

@@ -18,7 +18,7 @@ from ..scores.tasks import Task
 # %% ../../nbs/running/16_live_table.ipynb #5f78daf3
 def last_metric(folder: Path, # of a fold that is being trained
                ) -> str: # e.g. 'epoch 3, inner_loss 0.412'; '' before the first epoch
-    "The newest value of the inner validation's first metric."
+    "Newest value of the inner validation's first metric."
     file = folder/'metrics.jsonl'
     rows = [json.loads(line) for line in file.read_text(encoding='utf-8').split('\n')[:-1]] if file.is_file() else []
     inner = [r for r in rows if r['phase'] == 'inner' and r['value'] is not None]
@@ -51,7 +51,7 @@ def table_rows(place: Workspace) -> list[dict]: # part, task, state, seconds, me
 def _minutes(seconds): return f'{seconds / 60:.0f} min' if seconds >= 120 else f'{seconds:.0f} s'
 
 def cell_of(row: dict) -> str:
-    "A row of the table in a few words."
+    "Row of the table in a few words."
     if row['state'] == 'done': return f"done {row['score']:.3f}" if row['score'] is not None else 'done'
     if row['state'] != 'running': return row['state']
     return ', '.join(['running' + (f" {_minutes(row['seconds'])}" if row['seconds'] is not None else ''), *([row['metric']] if row['metric'] else [])])
@@ -65,7 +65,7 @@ def as_grid(rows: list[dict]) -> list[dict]: # run, fold_1, fold_2, …
     return list(grid.values())
 
 def stage_lines(rows: list[dict]) -> list[str]:
-    "A sentence for every stage that was submitted, and for the import into MLflow."
+    "Sentence for every stage that was submitted, and for the import into MLflow."
     lines = []
     for part in dict.fromkeys(r['part'] for r in rows if r['part'].startswith('stage') or r['part'] == 'tracking'):
         states = [r['state'] for r in rows if r['part'] == part]

@@ -20,13 +20,13 @@ from .model_training import ANY_MODEL, notebook_of
 
 # %% ../../nbs/running/15_mlflow_import.ipynb #cf04c804
 def executed_notebook(place: Workspace, run: Run, fold: int) -> Path:
-    "The executed copy that a fold was trained in, where a command trained it."
+    "Executed copy that a fold was trained in, where a command trained it."
     notebook = notebook_of(run.model)
     stem = run.model if notebook.name == ANY_MODEL else notebook.stem
     return place.reports/f'{stem}{run.name[len(run.model):]}_fold_{fold}.ipynb'
 
 def _begin(place, run, fold):
-    "A run in MLflow, with what the fold says of itself."
+    "Run in MLflow, with what the fold says of itself."
     about = json.loads((fold.folder/'model'/'detector.json').read_text(encoding='utf-8'))['about']
     return fold_in_mlflow(place, run.name, fold.fold, run.model, fold.config, about['commit'], about['corpus'])
 

@@ -31,7 +31,7 @@ def exporting_notebook(model: str,
         if ''.join(first).strip() == f'#| default_exp models.{model}': return file
 
 def notebook_of(model: str) -> Path:
-    "A model's own notebook; else the one for any model."
+    "Model's own notebook; else the one for any model."
     folder = project_root()/'nbs'
     return exporting_notebook(model, folder) or folder/ANY_MODEL
 

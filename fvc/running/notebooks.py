@@ -42,12 +42,12 @@ class Job:
         return canonical_hash([file_sha256(self.notebook), self.parameters, self.reads])
 
     def marker(self, state: str) -> Path:
-        "The file that says this job is 'done' or 'failed'."
+        "File that says this job is 'done' or 'failed'."
         return self.output.with_suffix(f'.{state}.json')
 
     @property
     def partial(self) -> Path:
-        "The notebook of a job that failed, with its traceback."
+        "Notebook of a job that failed, with its traceback."
         return self.output.with_suffix('.failed.ipynb')
 
     @property
@@ -120,7 +120,7 @@ def _attach(job, executed):
 
 # %% ../../nbs/running/02_notebooks.ipynb #4a1d4580
 def _last_line(text):
-    "The line of a traceback that says what went wrong."
+    "Line of a traceback that says what went wrong."
     lines = [l for l in text.strip().splitlines() if l.strip()]
     errors = [l for l in lines if l[:1].isalpha() and ('Error' in l.split(':')[0] or 'Exception' in l.split(':')[0])]
     return (errors or lines or ['papermill gave no reason'])[-1]

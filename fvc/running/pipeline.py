@@ -23,7 +23,7 @@ from ..core.table import read_table
 MODELS = ('logistic_regression', 'naive_cnn', 'xgboost_pretrained_inception', 'x3d') # what `fvc run` trains by default
 
 def stage_words(overrides: list[str]) -> list[str]:
-    "The settings that the data stages read."
+    "Settings that the data stages read."
     return [w for w in overrides if w.startswith(('stages.', 'split.'))]
 
 def setup_workspace(source: str | None, # None: the current folder, or its `archive/`, where it holds a source

@@ -30,12 +30,12 @@ def log_folder() -> Path:
     return project_root()/'logs'
 
 def fvc_command() -> str:
-    "The `fvc` command of the environment that is in use now."
+    "`fvc` command of the environment that is in use now."
     beside = Path(sys.executable).with_name('fvc')
     return str(beside) if beside.is_file() else 'fvc'
 
 def _quoted(word):
-    "A word for the shell, in which the number of the task stands as a variable."
+    "Word for the shell, in which the number of the task stands as a variable."
     if '{task}' not in word: return shlex.quote(word)
     return '"' + word.replace('{task}', '$SLURM_ARRAY_TASK_ID') + '"'
 
@@ -83,7 +83,7 @@ def environment(site: Site) -> dict[str, str]:
 def sbatch_words(step: Step, ids: list[str], # of the jobs that come first
                  names: list[str], # of the variables that the job gets
                 ) -> list[str]:
-    "The sbatch command of a step; its script comes on standard input."
+    "sbatch command of a step; its script comes on standard input."
     first = [f'--dependency={"afterany" if step.whatever else "afterok"}:{":".join(ids)}'] if ids else []
     return ['sbatch', '--parsable', f'--export={",".join(names)}', *first, '--kill-on-invalid-dep=yes']
 

@@ -33,7 +33,7 @@ def read_list(place: Workspace) -> dict[str, dict]: # step -> part, submission, 
 def _now(): return datetime.now(timezone.utc).isoformat(timespec='seconds')
 
 def _added(known, step, tasks, job, submission):
-    "The list with new jobs of a step; its other tasks keep theirs."
+    "List with new jobs of a step; its other tasks keep theirs."
     before = known.get(step.name, {}).get('tasks', {})
     return known | {step.name: dict(part=step.part, submission=submission, tasks=before | {str(k): dict(job=job, submission=submission) for k in tasks})}
 
@@ -137,7 +137,7 @@ def shown_plan(place: Workspace, plan: Plan, site: Site, at_work: set[tuple[str,
 # %% ../../nbs/running/13_submission.ipynb #21bf226a
 @dataclass(frozen=True)
 class _Local:
-    "A task for the pool."
+    "Task for the pool."
     step: Step
     task: int
     output: Path

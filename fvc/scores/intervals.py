@@ -15,7 +15,7 @@ from .metrics import group_weights, measure
 # %% ../../nbs/scores/03_intervals.ipynb #49b95c66
 @dataclass(frozen=True)
 class Scored:
-    "The columns of a predictions table as arrays."
+    "Columns of a predictions table as arrays."
     labels: np.ndarray  # (n,) or (n, K)
     scores: np.ndarray  # (n,) or (n, K)
     groups: np.ndarray  # (n,) integer code of the group
@@ -56,7 +56,7 @@ def group_draws(
 # %% ../../nbs/scores/03_intervals.ipynb #14b351a0
 @dataclass(frozen=True)
 class Interval:
-    "A figure with its bootstrap interval."
+    "Figure with its bootstrap interval."
     value: float  # on the rows themselves
     low: float  # lower end; NaN when no draw is defined
     high: float  # upper end
@@ -66,7 +66,7 @@ class Interval:
     def __str__(self): return f'{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]'
 
 def _interval(value, draws, level):
-    "The middle `level` of the defined draws."
+    "Middle `level` of the defined draws."
     defined = draws[~np.isnan(draws)]
     ends = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2]) if len(defined) else (np.nan, np.nan)
     return Interval(float(value), float(ends[0]), float(ends[1]), len(defined), len(draws) - len(defined))
@@ -86,7 +86,7 @@ def group_bootstrap(
     threshold: float = 0.5,  # for decisions
     level: float = 0.95,  # share of draws inside the interval
 ) -> Interval:
-    "A metric with an interval from drawing groups within folds (percentile bootstrap, Efron & Tibshirani 1993)."
+    "Metric with an interval from drawing groups within folds (percentile bootstrap, Efron & Tibshirani 1993)."
     data = scored(pred)
     base = _base_weights(data, weighting)
     value = data.measure(metric, base, threshold)

@@ -21,7 +21,7 @@ STYLE = {'figure.dpi': 75, 'savefig.dpi': 120, 'font.size': 9, 'axes.titlesize':
          'axes.spines.right': False, 'axes.grid': True, 'grid.alpha': 0.25, 'legend.frameon': False, 'legend.fontsize': 8}
 
 def _style(more=None):
-    "The house style for a while; a backend loaded meanwhile would have its own settings undone, so it is loaded first."
+    "House style for a while; a backend loaded meanwhile would have its own settings undone, so it is loaded first."
     plt.draw_if_interactive()
     return plt.rc_context(STYLE | (more or {}))
 
@@ -30,14 +30,14 @@ def new_axis(
     size: tuple = (5, 3.6),  # of a new figure, inches
     **labels,  # title, xlabel, ylabel, xlim, ylim and other properties of an axis
 ) -> plt.Axes:
-    "An axis in the house style."
+    "Axis in the house style."
     with _style():
         ax = plt.subplots(figsize=size, layout='constrained')[1] if ax is None else ax
         ax.set(**labels)
     return ax
 
 def _legend(ax, **where):
-    "A legend without a frame, when something is labelled."
+    "Legend without a frame, when something is labelled."
     if ax.get_legend_handles_labels()[0]: ax.legend(frameon=False, fontsize=8, **where)
     return ax
 
@@ -160,7 +160,7 @@ def plot_cv_fold_comparison(
     chance: float = 0.5,  # drawn as a dotted line; None for none
     ax: plt.Axes = None,  # None: a new figure
 ) -> plt.Axes:
-    "A dot for each fold of each model, a bar at their mean."
+    "Dot for each fold of each model, a bar at their mean."
     ax = new_axis(ax, (1.6 + 1.1 * len(results), 3.4), ylabel=metric, title='Folds')
     for i, values in enumerate(results.values()):
         values = np.asarray(values, float)

@@ -53,7 +53,7 @@ def table_html(rows: list[dict],
 LETTERS, PER_INCH = 12, 165  # pixels: height of the smallest letters; widest that an inch of a figure becomes
 
 def _figure(png, inches, points, caption):
-    "A picture with its caption, between the width that its letters need and the width that it is drawn for."
+    "Picture with its caption, between the width that its letters need and the width that it is drawn for."
     least, most = math.ceil(LETTERS * 72 * inches / points), math.ceil(PER_INCH * inches)
     code, said = base64.b64encode(png).decode(), html.escape(caption)
     return Html(f'<figure><div class="scroll"><img src="data:image/png;base64,{code}" alt="{said}" '

@@ -35,7 +35,7 @@ class Edit:
     reverse: bool = False
 
 def between(draw: np.random.Generator, *spans: tuple[float, float]) -> float:
-    "A number from one of some spans, rounded to four digits."
+    "Number from one of some spans, rounded to four digits."
     return round(float(draw.uniform(*spans[draw.integers(len(spans))])), 4)
 
 def levels(seen: Look) -> tuple[int, int, float, int]:  # black, white, mid-grey, highest chroma sample
@@ -56,7 +56,7 @@ def brightness(draw, seen: Look) -> Edit:
 
 # %% ../../nbs/1_augmentation.ipynb #2ae54a6f
 def around(centre: float, factor: float, low: int, high: int) -> str:
-    "A `lutyuv` expression that scales samples about a centre, rounding."
+    "`lutyuv` expression that scales samples about a centre, rounding."
     return f'clip(floor((val-{centre})*{factor}+{centre}+0.5)\\,{low}\\,{high})'
 
 @register_augmentation('contrast')
@@ -95,7 +95,7 @@ def cutout(draw, seen: Look) -> Edit:
 
 # %% ../../nbs/1_augmentation.ipynb #f821276d
 class Affine:
-    "A map of the picture onto itself about its centre."
+    "Map of the picture onto itself about its centre."
     def __init__(self, seen: Look, matrix: np.ndarray, shift=(0., 0.)):  # (2, 2); pixels
         centre = np.array([seen.width - 1, seen.height - 1]) / 2
         offset = centre - matrix @ centre + shift
@@ -123,7 +123,7 @@ def affine(draw, seen: Look) -> Edit:
 
 # %% ../../nbs/1_augmentation.ipynb #246c2015
 class Elastic:
-    "A smooth, fixed displacement of every sample (after Simard, Steinkraus and Platt 2003)."
+    "Smooth, fixed displacement of every sample (after Simard, Steinkraus and Platt 2003)."
     def __init__(self, seen: Look, amplitude: float, cells: int, seed: int):  # pixels; bumps along the long side
         draw, long = np.random.default_rng(seed), max(seen.width, seen.height)
         grid = [max(3, round(cells * side / long) + 1) for side in (seen.width, seen.height)]
@@ -150,14 +150,14 @@ def chosen(seed: int, share: float) -> Callable[[int], bool]:
 
 @register_augmentation('frame_drop')
 def frame_drop(draw, seen: Look) -> Edit:
-    "A random 10 to 30% of the frames lost; the frame before stays on screen, so that the video is as long as it was."
+    "Random 10 to 30% of the frames lost; the frame before stays on screen, so that the video is as long as it was."
     share, seed = between(draw, (0.1, 0.3)), int(draw.integers(2**31))
     lost = chosen(seed, share)
     return Edit(dict(share=share, seed=seed), repeat=lambda n: 0 if lost(n) else 1)
 
 @register_augmentation('frame_duplicate')
 def frame_duplicate(draw, seen: Look) -> Edit:
-    "A random 10 to 30% of the frames shown twice; the video becomes longer."
+    "Random 10 to 30% of the frames shown twice; the video becomes longer."
     share, seed = between(draw, (0.1, 0.3)), int(draw.integers(2**31))
     twice = chosen(seed, share)
     return Edit(dict(share=share, seed=seed), repeat=lambda n: 2 if twice(n) else 1)

@@ -47,7 +47,7 @@ def deal_folds(rows: list[dict],             # videos with `group`, `label` and 
 
 # %% ../../nbs/0_setup.ipynb #6dbe6c17
 def _stored_folds(place, rows, split, recut, task=BINARY):
-    "The fold table of an earlier run, if it stays in force."
+    "Fold table of an earlier run, if it stays in force."
     if recut or not place.folds.is_file(): return None
     stored, cut = place.read_folds(), table_metadata(place.folds)
     now = dict(n_splits=split.n_splits, seed=split.seed)
@@ -108,7 +108,7 @@ def _about(plan, index, folds):
     return describe_corpus(head, index, folds)
 
 def _as_text(index):
-    "The index as CSV can hold it: several labels of a video are separated by semicolons."
+    "Index as CSV can hold it: several labels of a video are separated by semicolons."
     if not isinstance(index.schema['label'], pl.List): return index
     return index.with_columns(pl.col('label').cast(pl.List(pl.String)).list.join(';'))
 
@@ -186,7 +186,7 @@ def _joined(plan, place, stored, stages):
     return merged
 
 def _index(plan):
-    "The rows as a table, columns of the user's own last."
+    "Rows as a table, columns of the user's own last."
     own = dict.fromkeys(name for r in plan.rows for name in r['more'])
     schema = COLUMNS | dict(label=label_type(plan.task)) | dict.fromkeys(own, pl.String)
     shown = [r | dict.fromkeys(own) | r['more'] | dict(cascades=';'.join(r['cascades']) or None, title=r['title'] or None) for r in plan.rows]

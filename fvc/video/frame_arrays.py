@@ -56,7 +56,7 @@ def _luma_table(bits: int, full: bool) -> np.ndarray:  # (2 ** bits,) uint8
 SAME_MATRIX = Colorspace.ITU601, Colorspace.ITU601  # no change of matrix wanted: see above
 
 class Luma:
-    "The Y plane of frames, scaled only when its size changes, as full-range 8-bit luma."
+    "Y plane of frames, scaled only when its size changes, as full-range 8-bit luma."
     def __init__(self): self.scaler, self.tables = VideoReformatter(), {}
 
     def __call__(self, frame: av.VideoFrame, width: int, height: int, matrix, range_) -> np.ndarray:  # (height, width) uint8
@@ -76,7 +76,7 @@ class Luma:
 
 # %% ../../nbs/video/04_frame_arrays.ipynb #17287674
 class Fields:
-    "The top field of interlaced frames, half as high."
+    "Top field of interlaced frames, half as high."
     def __init__(self): self.graphs = {}  # graphs are kept alive: their filters use them
 
     def __call__(self, frame: av.VideoFrame) -> av.VideoFrame:

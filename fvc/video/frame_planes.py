@@ -22,7 +22,7 @@ ONE_FOR_ONE = {'copy', 'crop', 'drawbox', 'format', 'gblur', 'hflip', 'lutyuv', 
 
 # %% ../../nbs/video/06_frame_planes.ipynb #2aa04955
 class Chain:
-    "A chain of libav filters for frames of one size and format."
+    "Chain of libav filters for frames of one size and format."
     def __init__(self,
         filters: str,  # libav's notation, filters divided by commas; a comma inside one is written `\,`
         frame: av.VideoFrame,  # the first frame it will see
@@ -56,7 +56,7 @@ def even_size(width: float, height: float) -> tuple[int, int]:  # the nearest ev
     return max(int(width) // 2, 1) * 2, max(int(height) // 2, 1) * 2
 
 def matrix_number(frame: av.VideoFrame) -> int:  # 1: BT.709, 5 or 6: BT.601, ...  (ITU-T H.273, table 4)
-    "The colour matrix that the frame's copies will be labelled with, by the rules of players where it has none."
+    "Colour matrix that the frame's copies will be labelled with, by the rules of players where it has none."
     if frame.colorspace not in (0, 2) and not frame.format.is_rgb: return int(frame.colorspace)
     return 1 if frame.width >= 1280 or frame.height > 576 else 6
 
@@ -96,7 +96,7 @@ class Look:
 
 # %% ../../nbs/video/06_frame_planes.ipynb #de347d81
 def _clock_tick(base: Fraction) -> Fraction:
-    "The unit of time of a copy: the file's own, divided until it is finer than 0.1 ms (as FFmpeg's MP4 writer does)."
+    "Unit of time of a copy: the file's own, divided until it is finer than 0.1 ms (as FFmpeg's MP4 writer does)."
     unit = base.denominator if base.numerator == 1 and base.denominator <= 1_000_000 else 90_000
     while unit < 10_000: unit *= 2
     return Fraction(1, unit)
@@ -160,7 +160,7 @@ class Source:
 
 # %% ../../nbs/video/06_frame_planes.ipynb #c1289e3a
 def look(path: str | os.PathLike) -> Look:
-    "The size and range that a video's copies will have, from its first frame."
+    "Size and range that a video's copies will have, from its first frame."
     source = Source(path)
     next(iter(source))
     return source.look

@@ -38,7 +38,7 @@ class Frame:
     image: np.ndarray  # (height, width[, 3]) uint8
 
 class DamagedVideo(VideoError):
-    "A video that decodes only in part; `decoded` frames came before the damage."
+    "Video that decodes only in part; `decoded` frames came before the damage."
     def __init__(self, name: str, why: str, decoded: int):
         super().__init__(f'{name} is damaged: {why}; the first {decoded} frames were decoded')
         self.decoded = decoded
@@ -132,7 +132,7 @@ class Picked:
     def __iter__(self): return iter((self.images, self.times))
 
 def _chooser(name: str, n, indices, times) -> Callable[[np.ndarray], np.ndarray]:
-    "The rule that picks frame indices, given the times of all frames in seconds."
+    "Rule that picks frame indices, given the times of all frames in seconds."
     if sum(x is not None for x in (n, indices, times)) != 1: raise ValueError('give exactly one of n, indices and times')
     if n is not None: return lambda shown: uniform_sample_indices(len(shown), n)
     if times is not None:
@@ -258,5 +258,5 @@ def sound_part(
 def usable_frames(
     row: dict  # of a table of originals or copies
 ) -> int | None:  # how many frames of its file are to be used; None: all
-    "The sound part of an original that stage 0 has flagged; copies of it are whole files."
+    "Sound part of an original that stage 0 has flagged; copies of it are whole files."
     return row['frames'] if row.get('prefix') and row.get('variant', 'original') == 'original' else None

@@ -23,7 +23,7 @@ ORIENTATION = 274  # the EXIF tag that says how a camera was held
 TURNED = {3: 180, 4: 180, 5: 270, 6: 270, 7: 90, 8: 90}  # its values: degrees counter-clockwise
 
 class PictureError(ValueError):
-    "A file that cannot be read as a photograph; the message names it and says why."
+    "File that cannot be read as a photograph; the message names it and says why."
 
 @contextmanager
 def open_photograph(

@@ -22,7 +22,7 @@ from .encryption import encryption
 
 # %% ../../nbs/video/02_probe.ipynb #b109cd41
 class VideoError(ValueError):
-    "A file that cannot be read as a video; the message names it and says why."
+    "File that cannot be read as a video; the message names it and says why."
 
 # %% ../../nbs/video/02_probe.ipynb #03fc91fc
 IMPOSTORS = (  # (what the first bytes look like, what the file is)
@@ -106,7 +106,7 @@ ASIDE = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.st
 def video_stream(
     container: av.container.InputContainer  # an opened file
 ) -> av.video.stream.VideoStream | None:  # the stream a viewer would see, or None
-    "The first real video stream: no cover art, no thumbnails, pictures only where there is nothing else."
+    "First real video stream: no cover art, no thumbnails, pictures only where there is nothing else."
     streams = [s for s in container.streams.video if s.codec_context and not s.disposition & Disposition.attached_pic]
     moving = [s for s in streams if not s.disposition & ASIDE]
     filmed = [s for s in moving if s.codec_context.name not in PICTURES]  # a picture beside a film is its cover
@@ -148,7 +148,7 @@ NO_PTS = np.iinfo(np.int64).min
 
 @dataclass(frozen=True)
 class Timeline:
-    "The packets of a video stream in decoding order, as far as they matter for finding frames."
+    "Packets of a video stream in decoding order, as far as they matter for finding frames."
     pts: np.ndarray  # (packets,) int64: presentation times in the stream's time base, NO_PTS where there is none
     key: np.ndarray  # (packets,) bool: decoding can begin here
     shown: np.ndarray  # (packets,) bool: a viewer gets to see it
@@ -258,7 +258,7 @@ def _timing(container, stream, moments: Timeline) -> tuple[float | None, float |
     return rate, duration or None, float(times[0]) * base if len(times) else 0.
 
 def _bit_rate(codec: int | None, container: int | None, size: int, duration: float | None) -> int | None:
-    "The stream's own rate in bits a second, unless the file is too small for it; then the file's."
+    "Stream's own rate in bits a second, unless the file is too small for it; then the file's."
     if codec and (not duration or codec * duration <= 9 * size): return codec
     return container or (int(8 * size / duration) if duration else None)
 

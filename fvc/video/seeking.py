@@ -54,7 +54,7 @@ def indexed_timeline(
     container, stream,  # as `open_video` gives them
     most: int  # bytes of a file up to which its MPEG-4 pictures are looked through
 ) -> Timeline | None:  # None where the index does not settle it
-    "The timeline that the file's index tells, for codecs without reordered frames in MP4 and AVI."
+    "Timeline that the file's index tells, for codecs without reordered frames in MP4 and AVI."
     kind, codec, count = container.format.name.split(',')[0], stream.codec_context, stream.frames
     if kind not in CHUNK_HEADER or codec.has_b_frames or stream.start_time is None: return None
     if not count or len(stream.index_entries) != count: return None

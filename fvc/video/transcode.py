@@ -53,7 +53,7 @@ SPILL_BUFFER = 128 << 10  # bytes of encoded packets written at once
 RECORD = struct.Struct('<q?I')  # pts, key frame, bytes that follow
 
 def open_stream(container, output: Output, source: Source, width: int, height: int):
-    "An x264 stream in an MP4, labelled with the source's colours."
+    "x264 stream in an MP4, labelled with the source's colours."
     stream = container.add_stream('libx264', rate=source.rate)
     codec = stream.codec_context
     stream.width, stream.height, stream.pix_fmt, stream.time_base = width, height, 'yuv420p', source.tick
@@ -94,7 +94,7 @@ class _Spill:
 
 # %% ../../nbs/video/07_transcode.ipynb #07fccf87
 class _Mp4:
-    "A copy being encoded: `show` its frames, then `close`."
+    "Copy being encoded: `show` its frames, then `close`."
     def __init__(self, output: Output, source: Source, stack: ExitStack):
         self.output, self.source, self.beat, self.path = output, source, 1 / source.rate, stack.enter_context(atomic_path(output.path))
         file = stack.enter_context(tempfile.TemporaryFile(dir=self.path.parent, buffering=SPILL_BUFFER))
