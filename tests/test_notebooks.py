@@ -250,6 +250,14 @@ def test_a_lost_tag_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: p.stem)
+def test_docstrings_begin_with_a_term(path):
+    "The index of names shows first words: an article there hides what one would search for."
+    said = [(n.name, ast.get_docstring(n) or '') for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, (ast.FunctionDef, ast.ClassDef))]
+    found = [f'{name}: {text[:60]}' for name, text in said if not name.startswith('_') and text.split(' ')[0] in ('A', 'An', 'The')]
+    assert not found, f'{path.name}: begin these docstrings with the term itself: {"; ".join(found)}'
+
+
+@pytest.mark.parametrize('path', MODULES, ids=lambda p: p.stem)
 def test_modules_stay_small(path):
     text = path.read_text()
     assert len(text.splitlines()) <= 300, f'{path.name} has {len(text.splitlines())} lines, and 300 are allowed: split its notebook'

@@ -16,7 +16,7 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 DISK = FULL | {errno.EIO, errno.EROFS, errno.EFBIG, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EREMOTEIO}
 
 class CannotWrite(OSError):
-    "The disk does not take a file: its fault, not that of what is written."
+    "Disk that does not take a file: its fault, not that of what is written."
 
 class DiskFull(CannotWrite):
     "No space left; what is finished is kept and a later run goes on from there."

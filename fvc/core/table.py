@@ -73,7 +73,7 @@ def table_metadata(path: str | Path, # an Arrow or Parquet file
 
 # %% ../../nbs/core/06_table.ipynb #76a1fb50
 class StaleConfiguration(ValueError):
-    "The table on disk was made under other settings; the message names them."
+    "Table on disk that was made under other settings; the message names them."
 
 def _differences(old, new, prefix=''):
     for key in sorted({*old, *new}):

@@ -149,7 +149,7 @@ class FoldResult:
 
 # %% ../../nbs/learning/16_runs.ipynb #ffbf75c9
 def finite(value):
-    "The same with null for what is not a number, as JSON knows no NaN."
+    "Value with null for what is not a number, as JSON knows no NaN."
     if isinstance(value, dict): return {k: finite(v) for k, v in value.items()}
     if isinstance(value, list): return [finite(v) for v in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value

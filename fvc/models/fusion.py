@@ -66,7 +66,7 @@ class Fusion(nn.Module):
     def forward(self, clip: Tensor, features: Tensor) -> Tensor: return self.joined(self.network(clip), features)
 
 class MaskedFusion(Fusion):
-    "The same with a network that heeds a mask."
+    "Fusion with a network that heeds a mask."
     def forward(self, clip: Tensor, features: Tensor, mask: Tensor | None = None) -> Tensor: return self.joined(self.network(clip, mask), features)
 
 # %% ../../nbs/5x_fusion.ipynb #99366383

@@ -73,7 +73,7 @@ def indexed_timeline(
 
 # %% ../../nbs/video/03_seeking.ipynb #ed054ddc
 class Astray(Exception):
-    "A frame did not come out where the packets said it would."
+    "Frame that did not come out where the packets said it would."
 
 class Supply:
     "Packets of a stream from any key frame on: from memory when they are held, else read again."

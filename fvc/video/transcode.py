@@ -84,7 +84,7 @@ class _Spill:
                 start += RECORD.size + size
 
     def moments(self, end: int) -> Iterator[tuple[int, int, bool, bytes]]:
-        "The same with times from 0 and durations up to the end; backwards, what ended last begins."
+        "Frames with times from 0 and durations up to the end; backwards, what ended last begins."
         held, last = None, end
         for pts, key, coded in self.records():
             if self.backwards: yield end - last, last - pts, key, coded
