@@ -141,7 +141,7 @@ def _repr_html_(self: FoldResult) -> str:
     if not self.metrics: return f'<h4>{html.escape(self.run)}</h4><p>No video was left out to report a score on.</p><p><small>{facts}</small></p>'
     m = self.metrics
     head = ''.join(f'<th>{html.escape(n)}</th>' for n in ('', 'AUC', 'AP', 'accuracy', 'F1', 'precision', 'recall'))
-    lines = ''.join(f'<tr><td>{name}</td>' + ''.join(f"<td>{m[f'val_{k}{end}']:.3f}</td>" for k in ('auc', 'ap', 'acc', 'f1', 'precision', 'recall'))
+    lines = ''.join(f'<tr><td>{name}</td>' + ''.join(f"<td>{shown(m[f'val_{k}{end}'])}</td>" for k in ('auc', 'ap', 'acc', 'f1', 'precision', 'recall'))
                     + '</tr>' for name, end in (('by group', ''), ('by video', '_by_video')))
     plots = [self.folder/'plots'/f'{n}.png' for n in CAPTIONS if (self.folder/'plots'/f'{n}.png').is_file()]
     images = ''.join(picture_html(p, CAPTIONS[p.stem]).text for p in plots)
