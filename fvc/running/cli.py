@@ -284,12 +284,8 @@ def main(argv: list[str] | None = None, # words after `fvc`; by default those of
         a = _parse(argv)
         a.out = sys.stdout
         with redirect_stdout(sys.stderr if getattr(a, 'json', False) else sys.stdout): code = a.do(a) or 0
-        sys.stdout.flush()  # a reader that has gone is noticed here, not at the end of the process
         return code
     except (Exception, KeyboardInterrupt) as e:
-        if isinstance(e, BrokenPipeError):  # `| head` has read enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
         if _interrupted(e):
             print('fvc: interrupted; what is finished is kept, run the same command to go on', file=sys.stderr)
             return 130
