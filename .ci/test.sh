@@ -11,7 +11,7 @@ step 'the documentation site'
 step 'the tests in the notebooks'
 find nbs -name '*.ipynb' -not -path '*/.*' -print0 | sort -z | xargs -0 -n 1 -P 2 "$bin/nbdev_test" --n_workers 0 --do_print --path  # a process each: lessons register toys
 step 'the tests that cross notebooks'
-"$bin/python" -m pytest -q -n 2 --dist loadfile --durations 20 tests --ignore tests/test_notebooks.py  # two files at a time
+"$bin/python" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 20 tests --ignore tests/test_notebooks.py  # two files at a time
 step 'twenty planted faults, drawn by the commit, are noticed'
 PYTHONPATH=tests "$bin/python" -m mutants --sample 20 --trust
 step 'all passed'

@@ -15,6 +15,14 @@ def write_clip(path, seed, frames=12, size=(64, 48), codec='libx264'):
     return write_toy_video(path, moving_noise(seed, frames, size), rate=12, codec=codec)
 
 
+LONG = ('test_every_model', 'test_stage', 'test_stranger', 'test_cluster')  # files that take minutes
+
+
+def pytest_collection_modifyitems(items):
+    "Long files first, so that in the end no core waits for one of them."
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 @pytest.fixture(scope='session')
 def shared():
     "The folder with real clips and the real corpus's metadata; tests that need it say so when it is absent."

@@ -113,12 +113,12 @@ def _spawn(memory_limit: float) -> tuple[subprocess.Popen, Connection]:
     return process, Connection(ours.detach())
 
 def _epitaph(process: subprocess.Popen, memory_limit: float) -> Failure:
-    "Cause of a process's death: what kills from outside is the machine's, and so is an end by its own hand, as of OpenBLAS where memory is short."
+    "Cause of a process's death: what kills from outside is the machine's, and so are a crash or an end by its own hand, as of Rust and OpenBLAS where memory is short."
     try: code = process.wait(timeout=5)
     except subprocess.TimeoutExpired: return Failure('the decoder closed its pipe')
     if code == -signal.SIGKILL: return Failure('the decoder was killed (out of memory?)', 'machine')
-    if code < 0: return Failure(f'the decoder crashed ({signal.Signals(-code).name})')
-    return Failure(f'the decoder ended with exit code {code} (out of memory?)', 'machine', f'memory_limit={memory_limit:g}')
+    how = f'crashed ({signal.Signals(-code).name})' if code < 0 else f'ended with exit code {code} (out of memory?)'
+    return Failure(f'the decoder {how}', 'machine', f'memory_limit={memory_limit:g}')
 
 def _unready(starts: int, why: str) -> tuple[str, str, float]:
     "Verdict on a worker that has not become ready; raises RuntimeError when that has happened too often in a row."

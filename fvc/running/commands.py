@@ -49,6 +49,9 @@ def sort_words(words: list[str] # as typed
 # %% ../../nbs/running/04_commands.ipynb #0b5e55e2
 class _Heard(io.FileIO):
     "File descriptor whose reader may go: what is written from then on is heard by nobody, and who writes goes on."
+    def __init__(self, stream):
+        super().__init__(stream.fileno(), 'w', closefd=False)
+        self.stream = stream  # would close the descriptor if nobody held it any more
     def write(self, data):
         try: return super().write(data)
         except BrokenPipeError:
@@ -65,7 +68,7 @@ def own_process():
         out = getattr(sys, name)
         if out.isatty(): continue
         same = {k: getattr(out, k) for k in ('encoding', 'errors', 'line_buffering', 'write_through')}
-        setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(_Heard(out.fileno(), 'w', closefd=False)), **same))
+        setattr(sys, name, io.TextIOWrapper(io.BufferedWriter(_Heard(out)), **same))
 
 # %% ../../nbs/running/04_commands.ipynb #24a8c95f
 def print_rows(rows: list[dict], # with the same keys
