@@ -26,7 +26,7 @@ def options():
     p.add_argument('--models', type=int, default=6, help='models that a cluster trains while its jobs are killed, a node goes and its controller is restarted')
     p.add_argument('--folds', type=int, default=5, help='folds of each')
     p.add_argument('--jobs', type=int, default=6, help='jobs killed')
-    p.add_argument('--reduced', action='store_true', help='a little of everything, in about a minute')
+    p.add_argument('--reduced', action='store_true', help='a little of everything, in about five minutes')
     p.add_argument('--seed', type=int, default=None, help='of everything that is drawn; default: the time')
     p.add_argument('--sabotage', choices=list(SABOTAGE), help='break the engine in this way: losses must be found')
     p.add_argument('--log', default='', help='a file for the lines that are printed')
