@@ -92,3 +92,13 @@ def test_versions_of_large_tables_need_no_more_memory(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0], peaks
+
+
+def test_a_shard_that_ends_last_leaves_the_records_of_others_alone(tmp_path):
+    "The sweep of what killed runs left took the half-written record of a shard that ended a moment earlier."
+    from fvc.engine.per_video import _half_written
+    left, record = tmp_path / 'copies' / '.tmp-a.mp4', tmp_path / 'table.record' / '.tmp-metrics.jsonl'
+    for file in (left, record):
+        file.parent.mkdir()
+        file.touch()
+    assert list(_half_written(tmp_path)) == [left]

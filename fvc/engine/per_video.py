@@ -61,6 +61,10 @@ def _sweep(files):
     for left in files:
         if left.is_symlink() or left.is_file(): left.unlink()
 
+def _half_written(folder):
+    "What a killed run left below a stage's folder; records beside tables have a lock of their own, and who ends a moment earlier may be writing his."
+    return (p for p in folder.rglob(TEMPORARY + '*') if p.parent.suffix != '.record')
+
 @contextmanager
 def only_writer(folder: str | Path):
     "Be the one process that writes the files of a folder; raises `AlreadyRunning` or `DiskFull`. Ctrl-C and TERM stop cleanly."
@@ -222,7 +226,7 @@ def run_stage(name: str, # shown in front of the progress bar, e.g. 'stage 1'
     mine, share = videos.order[shard[0] - 1::shard[1]], '' if shard[1] == 1 else f'{shard[0]}-of-{shard[1]}'
     with _told(parts.path), Stop().installed() as stop:
         with parts.opened(share):
-            sweep = lambda: share or _sweep(parts.path.parent.rglob(TEMPORARY + '*'))  # other shards may be writing
+            sweep = lambda: share or _sweep(_half_written(parts.path.parent))  # other shards may be writing
             sweep()
             earlier = _Earlier(parts, row_hash, place, run, variants)
             todo = _to_do(earlier, videos, mine, parts)
@@ -240,7 +244,7 @@ def _merge(parts, videos, mine, schema, earlier, about):
             earlier.look_up = parts.recorded()  # the others have written since
             missing = [v for v in videos.order if v not in mine and not _is_recorded(earlier, videos[v])]
             if not missing:
-                _sweep(parts.path.parent.rglob(TEMPORARY + '*'))
+                _sweep(_half_written(parts.path.parent))
                 return parts.compact(videos.order, schema, about)
         print(f'{len(missing)} videos of other shards are not done yet: the table is written when the last shard ends')
     except AlreadyRunning: print('other shards are running: the table is written when the last one ends')
