@@ -40,7 +40,10 @@ def version(place, about):
 def test_a_command_leaves_a_record(corpus, capsys):
     place, words = Workspace(corpus), f'{TWO} stages.scaling.target_size=64'
     command = ['stage', '3', '--data', str(corpus), '--num-augmentations', '2', '--target-size', '64', 'stages.workers=1']
-    assert main(command) == main(command) == 0
+    assert main(command) == 0
+    killed = place.record(3, compose(None, words)) / '.tmp-metrics.jsonl'
+    killed.touch()
+    assert main(command) == 0 and not killed.exists(), 'the next run takes away what a killed one left in the record'
     (first, second), about, table = record(place, 3, words)
     videos = table.filter(pl.col('status') == 'ok')['video_id'].n_unique()
     assert (first['done'], second['done']) == (videos, 0)

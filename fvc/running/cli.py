@@ -278,7 +278,7 @@ def _interrupted(error):
 
 def main(argv: list[str] | None = None, # words after `fvc`; by default those of the process
         ) -> int: # exit code: 0 well, 1 work failed, 2 wrong input, 3 some videos failed, 130 interrupted
-    "`fvc` command."
+    "Command line of `fvc`."
     if argv is None: own_process()
     try:
         a = _parse(argv)
