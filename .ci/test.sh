@@ -9,7 +9,7 @@ step 'notebooks and library: in step, clean, within the house limits'
 step 'the documentation site'
 "$bin/python" .ci/docs.py
 step 'the tests in the notebooks'
-find nbs -name '*.ipynb' -not -path '*/.*' -print0 | sort -z | xargs -0 -n 1 -P 2 "$bin/nbdev_test" --n_workers 0 --do_print --path  # a process each: lessons register toys
+"$bin/python" .ci/lessons.py
 step 'the tests that cross notebooks'
 "$bin/python" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 20 tests --ignore tests/test_notebooks.py  # two files at a time
 step 'twenty planted faults, drawn by the commit, are noticed'

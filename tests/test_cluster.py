@@ -253,9 +253,12 @@ def test_who_waits_cancels_when_he_is_ended(lab, submitted, tmp_path, corpus):
     other.profile(PLAIN + 'options: ["--hold"]\n')
     child = subprocess.Popen([FVC, 'submit', 'stage1', '--wait', '--data', other.data, *WORDS], cwd=other.project, env=other.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for line in child.stdout:
-        if line == 'stage1-merge 1: waiting\n': break
+        if line.startswith('stage1-merge 1: waiting'): break
     waiting = lambda: set(other.states()[0].values())
     assert waiting() == {'waiting'}
+    job = other.place.submitted / 'jobs.json'
+    job = json.loads(job.read_text())['stage1']['tasks']['2']['job']
+    assert f'SLURM holds it (JobHeldUser): "scontrol release {job}_2" lets it begin' in other.fvc('status')
     child.terminate()
     said = child.communicate(timeout=60)[0]
     assert child.returncode == 130 and 'stage1 2: cancelled' in said and 'stage1-merge 1: cancelled' in said, said

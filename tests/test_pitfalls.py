@@ -259,11 +259,12 @@ def compare(folder):
 
 
 def test_all_models_come_back_in_a_fresh_process(tmp_path):
-    for spec in all_specs():
+    ours = [spec for spec in all_specs() if spec.build.__module__.startswith('fvc.models.')]
+    for spec in ours:
         detector, given = tiny_detector(spec)
         detector.save(tmp_path / spec.name / 'model')
         torch.save(dict(given=given, said=[torch.from_numpy(s) for s in what_it_says(detector, given)]), tmp_path / spec.name / 'kept.pt')
     code = 'import sys; from pathlib import Path; from test_pitfalls import compare; compare(Path(sys.argv[1]))'
     run = subprocess.run([sys.executable, '-c', code, str(tmp_path)], cwd=ROOT / 'tests', capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-2000:]
-    assert run.stdout.split() == [spec.name for spec in all_specs()] and len(run.stdout.split()) >= 24
+    assert run.stdout.split() == [spec.name for spec in ours] and len(run.stdout.split()) >= 24

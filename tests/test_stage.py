@@ -10,7 +10,8 @@ TESTS = Path(__file__).resolve().parent
 def torture(*arguments):
     "Exit code and what was printed; in a process of its own, since it forks."
     environment = dict(os.environ, PYTHONPATH=str(TESTS), OMP_NUM_THREADS='1')
-    ended = subprocess.run([sys.executable, '-m', 'torture', *arguments], env=environment, capture_output=True, text=True, timeout=1500)
+    try: ended = subprocess.run([sys.executable, '-m', 'torture', *arguments], env=environment, capture_output=True, text=True, timeout=1500)
+    except subprocess.TimeoutExpired as e: raise AssertionError(f'torture did not end; its last lines: {e.stdout[-2000:].decode()}') from None
     print(ended.stdout[-20000:], ended.stderr[-3000:])
     return ended.returncode, ended.stdout
 

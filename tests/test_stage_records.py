@@ -1,16 +1,19 @@
 """Every run of a stage is recorded beside its table, whichever way it was started."""
 import json
+import threading
 import tracemalloc
 
 import papermill
 import polars as pl
 import pytest
 from conftest import ROOT
-from fvc.core.config import compose
+from fvc.core.config import RunConfig, compose
+from fvc.core.files import AlreadyRunning, locked
 from fvc.core.table import read_table, table_metadata, write_table
 from fvc.core.workspace import Workspace
 from fvc.corpus.sample import SAMPLE_PASSWORD
 from fvc.learning.data_versions import DataVersionManager
+from fvc.learning.stage_records import StageRecord
 from fvc.learning.tracking import ExperimentTracker
 from fvc.learning.weights import MissingWeights
 from fvc.running.cli import main
@@ -97,11 +100,30 @@ def test_versions_of_large_tables_need_no_more_memory(tmp_path):
     assert peaks[1] < 1.2 * peaks[0], peaks
 
 
-def test_a_shard_that_ends_last_leaves_the_records_of_others_alone(tmp_path):
-    "The sweep of what killed runs left took the half-written record of a shard that ended a moment earlier."
-    from fvc.engine.per_video import _half_written
-    left, record = tmp_path / 'copies' / '.tmp-a.mp4', tmp_path / 'table.record' / '.tmp-metrics.jsonl'
-    for file in (left, record):
+def test_who_works_beside_others_leaves_what_they_are_writing(tmp_path):
+    "The sweep of what killed runs left took half-written files of runs with other settings, and the record of a shard that ended a moment earlier."
+    from fvc.engine.per_video import among_others
+    files = tmp_path / 'copies' / '.tmp-a.mp4', tmp_path / 'table.record' / '.tmp-metrics.jsonl'
+    for file in files:
         file.parent.mkdir()
         file.touch()
-    assert list(_half_written(tmp_path)) == [left]
+    with locked(tmp_path / '.lock', tmp_path, shared=True):
+        with among_others(tmp_path): assert all(file.exists() for file in files)
+        assert all(file.exists() for file in files)
+    with among_others(tmp_path):
+        assert not any(file.exists() for file in files)
+        files[0].touch()  # by a worker that is killed
+        with pytest.raises(AlreadyRunning), locked(tmp_path / '.lock', tmp_path): raise AssertionError('others may sweep')
+    assert not files[0].exists()
+
+
+def test_a_record_waits_until_nobody_sweeps(tmp_path):
+    "It is written below the folder that who is alone sweeps."
+    place, said = Workspace(tmp_path), []
+    with locked(place.folder(2) / '.lock', place.folder(2)):
+        writer = threading.Thread(target=lambda: said.append(StageRecord(2, place, RunConfig()).keep(pl.DataFrame(dict(video_id=['a'], status=['ok'])))))
+        writer.start()
+        writer.join(1.5)
+        assert writer.is_alive() and not place.record(2, RunConfig()).exists()
+    writer.join(30)
+    assert said and (place.record(2, RunConfig()) / 'metadata.json').is_file()

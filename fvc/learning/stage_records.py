@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 import polars as pl
 
 from ..core.config import RunConfig
-from ..core.files import TEMPORARY, locked, write_json
+from ..core.files import locked, write_json
 from ..core.table import table_metadata
 from ..core.workspace import Workspace
 from ..engine.workers import Spent, most_memory
@@ -44,8 +44,7 @@ class StageRecord:
         "Write the record, and say it in one line."
         folder, counts = self.place.record(self.stage, self.cfg), count_rows(table)
         peak = self.memory or most_memory()  # where no worker was started, this process did the work
-        with locked(folder/'lock', folder, wait=True):
-            for left in folder.glob(TEMPORARY + '*'): left.unlink()  # of a run that was killed
+        with locked(folder.parent/'.lock', folder.parent, shared=True, wait=True), locked(folder/'lock', folder, wait=True):  # nobody sweeps meanwhile
             tracker = ExperimentTracker(folder, run_id=uuid.uuid4().hex[:12], config=self.cfg.to_dict()['stages'])
             number, version = 1 + (tracker.frame()['epoch'].max() or 0), self._version()
             seconds = time.monotonic() - self.began

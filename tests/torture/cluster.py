@@ -16,6 +16,7 @@ STAGES = ('stage1', 'stage2', 'stage3', 'stage4')
 WORDS = ['stages.augmentation.num_augmentations=1', 'stages.augmentation.kinds=[flip]', 'stages.workers=1', 'data.size=32', 'training.epochs=2']
 PROFILE = 'gpus: 0\nmem: 2G\ncpus: 2\ntime: "0:50:00"\nshards: 2\n'
 NODE_BACK = 3  # seconds that a node is away
+PATIENCE = 300  # seconds without any change: no job here takes so long
 
 
 class Lab:
@@ -50,10 +51,17 @@ class Lab:
         "State and reason of every task, by part and number."
         return {(r['part'], r['task']): (r['state'], r['reason']) for r in json.loads(self.fvc(place, 'status', '--json')) if 'task' in r}
 
+    def cluster_says(self):
+        "Jobs and nodes as SLURM shows them."
+        jobs, nodes = (slurm.ask(self.folder / 'slurm', *words).splitlines() for words in (('squeue', '-r', '-h', '-o', '%F_%K %j %T %r %N'), ('sinfo', '-h', '-N', '-o', '%N %T %E')))
+        return f'{"; ".join(jobs) or "no jobs"} on {"; ".join(nodes) or "no nodes"}'
+
     def hurry(self):
-        "Tasks that SLURM holds back for two minutes after their node was lost begin now."
+        "Tasks that SLURM holds back for two minutes after their node was lost, or until they are released where their node did not take them, begin now."
         for line in slurm.ask(self.folder / 'slurm', 'squeue', '-r', '-h', '-t', 'PENDING', '-o', '%F_%K %r').splitlines():
-            if line.endswith('BeginTime'): slurm.ask(self.folder / 'slurm', 'scontrol', 'update', f'JobId={line.split()[0]}', 'StartTime=now')
+            job, why = line.split(maxsplit=1)
+            if why == 'BeginTime': slurm.ask(self.folder / 'slurm', 'scontrol', 'update', f'JobId={job}', 'StartTime=now')
+            if 'held' in why.lower(): slurm.ask(self.folder / 'slurm', 'scontrol', 'release', job)
 
 
 def running(lab):
@@ -111,12 +119,19 @@ def restart_controller(lab, draw):
     return 'restarted the controller'
 
 
+def at_work(states): return any(state in ('waiting', 'running', 'requeued') for state, _ in states.values())
+
+
 def disturbed(lab, place, models, events, draw, tell):
     "Submit, do to the cluster what is listed while jobs run, and submit again until all is done; what was done, and how many rounds it took."
-    done = []
+    done, seen, since = [], {}, time.monotonic()
     for rounds in range(1, 12):
         lab.fvc(place, 'submit', *STAGES * (rounds == 1), *models, *lab.words)
-        while any(state in ('waiting', 'running', 'requeued') for state, _ in lab.states(place).values()):
+        while at_work(states := lab.states(place)):
+            if states != seen: seen, since = states, time.monotonic()
+            if time.monotonic() - since > PATIENCE:
+                tell(f'nothing changed in {PATIENCE} s: {lab.cluster_says()}')
+                return done, rounds
             lab.hurry()
             while events and job_runs(lab):
                 time.sleep(draw.uniform(0, 4))
