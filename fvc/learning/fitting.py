@@ -7,7 +7,7 @@ __all__ = ['FITS', 'Material', 'gather', 'file_settings', 'Scored', 'reported', 
            'fit_estimator', 'fit_network', 'fit_embedding', 'fit', 'distributes', 'chosen', 'scored_table']
 
 # %% ../../nbs/learning/18_fitting.ipynb #a83f38d4
-import inspect
+import copy, inspect
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -192,12 +192,10 @@ def fit_network(m: Material, folder: Path, tracker, quiet: Callable | None = Non
 # %% ../../nbs/learning/18_fitting.ipynb #c077331d
 def fit_embedding(m: Material, folder: Path, tracker) -> Fit:
     "Fit an estimator on what a frozen network, or each inner network of a needed run, says of the rows."
-    network, _ = build(m.spec, m.cfg, m.task)
-    if network is not None: return _fit_on_frozen(m, network)
+    network, unfitted = build(m.spec, m.cfg, m.task)
+    if network is not None: return _fit_on_frozen(m, network, unfitted)
     if not m.runs: raise ValueError(f'{m.spec.name} has no network of its own and names no run that has: give it needs=')
-    return _fit_on_needed(m)
-
-def _estimator(m): return build(m.spec, m.cfg, m.task)[1]
+    return _fit_on_needed(m, unfitted)
 
 def _looked_up(rows, values):
     "Rows -> their rows of values."
@@ -205,11 +203,11 @@ def _looked_up(rows, values):
     return lambda some: values[[place[key] for key in some.select('video_id', 'variant').rows()]].astype(np.float64)
 
 # %% ../../nbs/learning/18_fitting.ipynb #e528ae90
-def _fit_on_frozen(m, network):
+def _fit_on_frozen(m, network, unfitted):
     base = Detector(m.spec, m.cfg, m.task, [Member(network)], place=m.place)
     x = _looked_up(m.rows, embeddings(base, m.rows, source_of(m.spec)['code']))
     parts = {j: fit_rows(m.rows, m.split, j) for j in range(1, len(m.split.inner) + 1)}
-    final, inner, facts = cross_fit(lambda: _estimator(m), x, m.task, parts, select_rows(m.rows, m.split), m.cfg.data.weigh)
+    final, inner, facts = cross_fit(lambda: copy.deepcopy(unfitted), x, m.task, parts, select_rows(m.rows, m.split), m.cfg.data.weigh)
     def ask(rows): return m.task.from_proba(final.predict_proba(x(rows)), getattr(final, 'classes_', None))
     facts |= dict(columns=x(m.rows[:1]).shape[1], weights=origin_of(network), parameters=count_parameters(network)[1])
     return Fit(Detector(m.spec, m.cfg, m.task, [Member(network, final)], place=m.place), inner, reported(m, ask), facts)
@@ -222,7 +220,7 @@ def _cut_inside(m, unseen):
     except ValueError: return {}
     return {i: fit_rows(unseen, inside, i) for i in range(1, len(inside.inner) + 1)}
 
-def _fit_on_needed(m):
+def _fit_on_needed(m, unfitted):
     run, members, inner, asked, rows_used = m.runs[0], [], [], [], 0
     val, wanted = select_rows(m.rows, m.split, ('val',)), m.spec.needs(m.cfg)[0].inner
     for j in range(1, (len(m.split.inner) if wanted == 'all' else int(wanted)) + 1):
@@ -232,7 +230,7 @@ def _fit_on_needed(m):
         both = pl.concat([unseen, val])
         x = _looked_up(both, embeddings(source, both, source_of(source.spec)['code']))
         parts = _cut_inside(m, unseen)
-        final, held, facts = cross_fit(lambda: _estimator(m), x, m.task, parts, unseen, m.cfg.data.weigh)
+        final, held, facts = cross_fit(lambda: copy.deepcopy(unfitted), x, m.task, parts, unseen, m.cfg.data.weigh)
         inner += [Scored(s.rows, s.scores, j) for s in held]
         asked.append(lambda rows, final=final, x=x: m.task.from_proba(final.predict_proba(x(rows)), getattr(final, 'classes_', None)))
         rows_used += unseen.height

@@ -193,9 +193,9 @@ def _discard(run):
 
 # %% ../../nbs/running/01_experiment.ipynb #4111e209
 def read_back(run: FoldRun, m: Material, found: Fit) -> tuple[Detector, dict]: # as loaded; rows compared, by how much they were off, ms a row from the files of the stages to the score
-    "Raise ValueError unless the detector in the folder gives the scores that were had before, on up to 32 rows."
-    place, rows = run.place, found.val.rows[:32] if found.val.rows.height else m.rows[:32]
-    expected = found.val.scores[:32] if found.val.rows.height else found.detector.score(rows)
+    "Raise ValueError unless the detector in the folder gives the scores that were had before, on up to eight rows."
+    place, rows = run.place, found.val.rows[:8] if found.val.rows.height else m.rows[:8]
+    expected = found.val.scores[:8] if found.val.rows.height else found.detector.score(rows)
     def needed(run: str, fold: int, inner: int | None): return Run(place, run).detector(fold, inner)
     again = load_detector(run.folder/'model', place, needed, run.spec)
     network = again.members[0].network
