@@ -142,7 +142,8 @@ def _weights(folder: Path, network: str, file: str):
 
 
 def folds(model: str, network: str, file: str) -> dict:
-    "CPU seconds of the five folds of trees on a network whose weights are given, one after the other."
+    "CPU seconds of the five folds of trees on a network whose weights are given, one after the other, and rows described."
+    import polars as pl
     from serve import processor_seconds
     from fvc.core.workspace import Workspace
     from fvc.running.experiment import run_fold
@@ -156,7 +157,7 @@ def folds(model: str, network: str, file: str) -> dict:
         began = processor_seconds()
         run_fold(model, fold, str(CORPUS), 'profile=paper data.size=160 data.variants=2 experiment.again=true split.n_splits=5')
         took.append(processor_seconds() - began)
-    return dict(cpu=took)
+    return dict(cpu=took, rows=sum(len(pl.read_ipc(file, memory_map=False)) for file in Workspace(CORPUS).cache('embeddings').glob('*.arrow')))
 
 
 def around(model: str, words: str) -> dict:
@@ -201,6 +202,17 @@ def networks() -> list[str]:
     return [spec.name for spec in all_specs() if spec.kind == 'network']
 
 
+def _row(t: dict) -> float:
+    "CPU seconds that the first fold spends on describing a row: what it costs more than the others."
+    return (t['cpu'][0] - statistics.mean(t['cpu'][1:])) / t['rows']
+
+
+def _enough(t: dict) -> float:
+    "Rows from which five folds cost no more than FOLDS times the first, where a later fold costs what it does here."
+    later = statistics.mean(t['cpu'][1:])
+    return (4 * later / (FOLDS - 1) - later) / _row(t)
+
+
 def models_verdict(pairs: int) -> Verdict:
     "All of target 10."
     if not (CORPUS / 'features_stage4').is_dir(): measured('corpus')
@@ -215,7 +227,8 @@ def models_verdict(pairs: int) -> Verdict:
     lines = [*(f'{name}: {medians[name]:.2f} times {RIVALS[name][1]}: {spread(r["ours"])} and {spread(r["theirs"])} CPU-s a step of {r["shape"]}; '
                f'{r["parameters"][0]:,} and {r["parameters"][1]:,} parameters' for name, r in ratios.items()),
              *(f'waiting for batches, x3d, {w["clips"]} clips of {w["shown"]}: {", ".join(f"{s:.1%}" for s in w["shares"])} of three epochs; the first decodes' for w in waits.values()),
-             *(f'{model}, folds one after the other: {", ".join(f"{c:.1f}" for c in t["cpu"])} CPU-s: five cost {costs[model]:.2f} times the first' for model, t in trees.items()),
+             *(f'{model}, folds one after the other: {", ".join(f"{c:.1f}" for c in t["cpu"])} CPU-s: five cost {costs[model]:.2f} times the first of {t["rows"]} rows, and {FOLDS} times '
+               f'from {_enough(t):,.0f} rows on (describing one row costs {_row(t):.2f} CPU-s)' for model, t in trees.items()),
              *(f'{name}: {r["rest"]:.1f} CPU-s around the fit of {r["fit"]:.1f}' for name, r in rests.items())]
     for name in networks():
         one = measured('step', name, pairs)

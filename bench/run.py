@@ -4,9 +4,9 @@ Needs Debian's ffmpeg (apt-get install ffmpeg). torchcodec and decord2 are put i
 The exit code is 0 when every measured target is met, 1 when one is missed.
 """
 import argparse
-import json
+import re
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -45,21 +45,20 @@ def measured(number: int, a: argparse.Namespace, clips: dict):
     return models.models_verdict(a.pairs)
 
 
-def kept(place: Path, new: Verdict | None = None) -> list[Verdict]:
-    "The verdicts of this and earlier runs on this machine, by number."
-    known = {v['number']: v for v in json.loads(place.read_text())} if place.is_file() else {}
-    if new: known[new.number] = asdict(new)
-    place.parent.mkdir(exist_ok=True)
-    place.write_text(json.dumps([known[n] for n in sorted(known)], indent=1))
-    return [Verdict(**known[n]) for n in sorted(known)]
+def told_before(place: Path) -> tuple[dict[int, str], dict[int, str]]:
+    "Lines of the table and sections of a page, by target: what this run does not measure stays as it was."
+    text = place.read_text() if place.is_file() else ''
+    rows = {int(m[1]): m[0] for m in re.finditer(r'^\| (\d+) \|.*$', text, re.MULTILINE)}
+    return rows, {int(part[3:].partition('.')[0]): part.strip() for part in re.split(r'^(?=## \d+\. )', text, flags=re.MULTILINE)[1:]}
 
 
-def page(verdicts: list[Verdict]) -> str:
+def page(place: Path, v: Verdict) -> str:
     "The results as a page, one section a target."
-    table = '\n'.join(f'| {v.number} | {v.title} | {v.limit} | {v.found} | {v.word.lower()} |' for v in verdicts)
-    return (f'# Speed and memory\n\nMade by `make bench` on {surroundings.machine()}.\nProcessor seconds are user + system time of a process and its '
-            f'children; figures are medians (least to most).\n\n| | Target | Limit | Found | |\n|---|---|---|---|---|\n{table}\n\n'
-            + '\n\n'.join(v.markdown() for v in verdicts) + '\n').replace(f'{ROOT}/', '')
+    rows, sections = told_before(place)
+    rows[v.number], sections[v.number] = f'| {v.number} | {v.title} | {v.limit} | {v.found} | {v.word.lower()} |', v.markdown()
+    table, parts = '\n'.join(rows[n] for n in sorted(rows)), '\n\n'.join(sections[n] for n in sorted(sections))
+    return (f'# Speed and memory\n\nMade by `make bench`.\nProcessor seconds are user + system time of a process and its children; figures are medians '
+            f'(least to most).\n\n| | Target | Limit | Found | |\n|---|---|---|---|---|\n{table}\n\n{parts}\n').replace(f'{ROOT}/', '')
 
 
 def main() -> int:
@@ -71,9 +70,9 @@ def main() -> int:
     for number in numbers:
         say(f'target {number}: {NAMES[number]}')
         left_out = {5: f', every {a.every}. clip', 6: f', {a.minutes:g} minutes and {a.hd_seconds:g} s of 1080p, once', 9: f', {a.runs} runs'}
-        verdicts.append(replace(measured(number, a, clips), run=f'--pairs {a.pairs}' + left_out.get(number, '')))
+        verdicts.append(replace(measured(number, a, clips), run=f'--pairs {a.pairs}{left_out.get(number, "")}, on {surroundings.machine()}'))
         print(verdicts[-1].text(), flush=True)
-        a.results.write_text(page(kept(surroundings.CACHE / 'verdicts.json', verdicts[-1])))
+        a.results.write_text(page(a.results, verdicts[-1]))
     missed = [str(v.number) for v in verdicts if v.met is False]
     print(f'targets missed: {", ".join(missed)}' if missed else 'all measured targets are met')
     return bool(missed)

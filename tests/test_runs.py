@@ -21,7 +21,7 @@ from fvc.running.experiment import make_split, run_fold
 from fvc.learning.estimators import load_estimator
 from fvc.learning.fitting import Fit, Scored, fit_estimator
 from fvc.scores.metrics import best_threshold, group_weights
-from fvc.core.registry import spec_of
+from fvc.core.registry import spec_of, use
 from fvc.corpus.splits import Split, holdout_split
 from fvc.learning.runs import Run, resolve
 from fvc.core.table import StaleConfiguration, read_table, table_metadata, write_table
@@ -161,6 +161,38 @@ def test_a_fold_is_trained_again_when_the_models_code_has_changed(changeable, tm
     said, again = run.stdout.split('text ')[1:], "mine@stage2, fold 1: trained again, because the model's code has changed"
     assert [again in part for part in said] == [False, False, True, True, True], said
     assert 'finished before, loaded' in said[1]
+
+
+OWN_PARTS = '''"""A loss and a transform."""
+from fvc.core.registry import register_augmentation, register_loss
+MOST = 2.0
+
+@register_loss('bounded')
+def bounded(logits, target, *, class_counts=None):
+    return (logits - target).square().clip(max=MOST).mean(1)
+
+@register_augmentation('dimmed', kind='array')
+def dimmed(x, kind, rng, p=None):
+    return x
+'''
+
+
+def test_a_fold_is_trained_again_when_a_part_of_ones_own_has_changed(corpus, tmp_path, monkeypatch, capsys):
+    "A loss or transform of a file that --use names; a fold without them stands."
+    monkeypatch.setenv('FVC_USE', '')
+    file, words = tmp_path / 'own_parts.py', f'{SMALL} training.epochs=1 experiment.name='
+    file.write_text(OWN_PARTS)
+    use(file)
+    asked = {'lost': 'loss=bounded', 'dim': 'augment.dimmed.p=0.5', 'usual': ''}
+    def said():
+        for name, word in asked.items(): run_fold('naive_cnn', 1, str(corpus), f'{words}{name} {word}')
+        return [f'naive_cnn@{name}, fold 1: trained again, because a part of your own that it is made with has changed' in told for name in asked] if (told := capsys.readouterr().out) else None
+    assert said() == said() == [False, False, False]
+    file.write_text(OWN_PARTS.replace('def bounded', '# a remark\ndef bounded'))
+    assert said() == [False, False, False]
+    file.write_text(OWN_PARTS.replace('MOST = 2.0', 'MOST = 3.0'))
+    assert said() == [True, True, False]
+    assert said() == [False, False, False]
 
 
 def test_a_killed_fold_is_finished_by_the_next_call(corpus):

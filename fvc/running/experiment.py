@@ -27,7 +27,7 @@ from ..learning.checks import check_model
 from ..learning.detector import Detector, check_served, load_detector
 from ..learning.fitting import Fit, Material, chosen, distributes, fit, gather, scored_table
 from ..learning.recording import tracked
-from ..learning.runs import FoldResult, Run, fold_metrics, library_hash, needed_run, resolve, rows_hash, run_hash, run_name, source_of
+from ..learning.runs import FoldResult, Run, fold_metrics, library_hash, needed_run, own_parts, resolve, rows_hash, run_hash, run_name, source_of
 from ..learning.tracking import ExperimentTracker, git_commit
 from ..learning.training import precision_of
 from ..scores.intervals import permuted_folds
@@ -90,11 +90,11 @@ class FoldRun:
 
     def made_from(self, m: Material) -> dict:
         "Hashes of all that the fold's scores depend on."
-        return dict(config=run_hash(self.spec, self.cfg), rows=rows_hash(m.rows), split=canonical_hash(asdict(self.split)), code=source_of(self.spec)['code'],
+        return dict(config=run_hash(self.spec, self.cfg), rows=rows_hash(m.rows), split=canonical_hash(asdict(self.split)), code=source_of(self.spec)['code'], parts=own_parts(self.spec, self.cfg),
                     needs={run.name: canonical_hash(run.fold(self.fold).about) for run in m.runs}, corpus=self.place.about['data_hash'], library=library_hash())
 
 # %% ../../nbs/running/01_experiment.ipynb #805faf64
-CHANGED = dict(rows='the rows it reads have changed', code="the model's code has changed", needs='a run it stands on has been trained again')
+CHANGED = dict(rows='the rows it reads have changed', code="the model's code has changed", parts='a part of your own that it is made with has changed', needs='a run it stands on has been trained again')
 
 def finished(run: FoldRun, about: dict, again: bool = False) -> bool:
     "Whether a fold is there as it would come out now; other settings under the same name raise, whatever else has changed is said and removed."
@@ -107,7 +107,7 @@ def finished(run: FoldRun, about: dict, again: bool = False) -> bool:
                                  'give this run another --name, or remove the folder')
     withdrawn = old['split'] != about['split'] and _lost_withdrawn(run)
     if old['split'] != about['split'] and not withdrawn: raise StaleConfiguration(f'{run.folder} was trained on another split: give this run another --name, or remove the folder')
-    reasons = [said for key, said in CHANGED.items() if old.get(key) != about[key]]
+    reasons = [said for key, said in CHANGED.items() if old.get(key, {}) != about[key]]
     if old['config'] != about['config']: reasons.append('its settings have another meaning now')
     if withdrawn: reasons.append('videos that it has seen were withdrawn')
     if again: reasons.append('it is asked for')
