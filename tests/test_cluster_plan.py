@@ -3,11 +3,14 @@ import os
 import shutil
 
 import pytest
+from fvc.core.files import write_json
 from fvc.core.workspace import Workspace
+from fvc.running.array_tasks import marker
 from fvc.running.cli import main
 from fvc.running.job_list import plan_work, stage_steps
 from fvc.running.job_scripts import job_scripts
 from fvc.running.model_training import training_jobs
+from fvc.running.submission import list_file, read_list
 from conftest import ROOT
 
 WORDS = ['split.n_splits=2']
@@ -41,6 +44,18 @@ def test_a_fold_that_is_done_stays_out(place):
         names = {s.name: s.tasks for s in plan(place, 'svm', tracking=False).steps}
         assert names == {'stage2': (1, 2), 'stage2-merge': (1,), 'stage3': (1, 2), 'stage3-merge': (1,), 'stage4': (1, 2), 'stage4-merge': (1,), 'svm': (1, 2)}
     finally: job.marker('done').unlink()
+
+
+def test_a_merge_that_was_killed_after_its_shards_had_made_the_table_is_no_failure(place, capsys):
+    "The next submission of a model takes it out of the list, and no job of a stage that it does not stand on."
+    steps, stamp = ('stage2-merge', 'stage1', 'stage3'), '2026-01-01T00:00:00+00:00'
+    write_json(list_file(place), {step: dict(part=step[:6], submission=stamp, tasks={'1': dict(job='local-4194999', submission=stamp)}) for step in steps})
+    for step, state in zip(steps, ('failed', 'done', 'failed')): write_json(marker(place, step, 1), dict(job='local-4194999', state=state, reason='killed', started=stamp))
+    for job in training_jobs(['svm'], [1, 2], place, [*WORDS, 'variant=stage2']): job.mark('done')
+    words, before = ['submit', 'svm', '--data', str(place.root), *WORDS, 'variant=stage2'], read_list(place)
+    assert not main([*words, '--dry-run']) and read_list(place) == before
+    assert not main(words) and 'nothing is left to do' in capsys.readouterr().out
+    assert [*read_list(place)] == ['stage1', 'stage3']
 
 
 def test_stages_keep_the_settings_that_the_tables_have(place):

@@ -23,7 +23,7 @@ from .node_checks import Finding, check_disk
 from .site import Site, read_site, write_site
 from .slurm import call, environment, log_folder, queue
 from .steps import Plan
-from .submission import busy, cancel, run_local, shown_plan, submit_plan, task_states
+from .submission import busy, cancel, forget_failures, run_local, shown_plan, submit_plan, task_states
 from .watching import wait_for
 
 # %% ../../nbs/running/19_cluster_work.ipynb #f8d8b835
@@ -85,6 +85,7 @@ def do_submit(a: argparse.Namespace):
     if a.source is not None and not a.dry_run: setup_workspace(a.source, a.data, sort_words(a.words)[1], a.password_file)
     site = _profile(a, place.require())
     plan = make_plan(a, place, site)
+    if not a.dry_run: forget_failures(place, plan.made)
     if not plan.steps: return print('\n'.join([*_said_done(plan), 'nothing is left to do']))
     if a.dry_run: return print('\n'.join([*_said_done(plan), shown_plan(place, plan, site, busy(task_states(place)))]))
     _require_room(place)

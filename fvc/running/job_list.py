@@ -120,4 +120,4 @@ def plan_work(place: Workspace, stages: list[int], # asked for by name: run alth
     ahead = Ahead(place.root, tuple(todo), compose(None, staged))
     steps, done = model_steps(ahead, models, words, folds, todo) if models else ([], {})
     last = [replace(TRACKING, after=tuple(s.name for s in steps))] if steps and tracking else []
-    return Plan((*stage_steps(todo, staged, shards, allowed), *steps, *last), done)
+    return Plan((*stage_steps(todo, staged, shards, allowed), *steps, *last), done, tuple(sorted({n for w in needed if w for n in CHAIN[w]} - {*todo})))

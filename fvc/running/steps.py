@@ -43,3 +43,4 @@ class Plan:
     "What a submission comes to."
     steps: tuple[Step, ...]
     done: dict[str, list[int]] # folds of runs that need not be trained
+    made: tuple[int, ...] = () # stages that these stand on, whose tables are there

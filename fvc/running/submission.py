@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GONE', 'WAITING', 'OVER', 'list_file', 'read_list', 'State', 'judge_task', 'task_states', 'busy', 'submit_plan',
-           'shown_plan', 'run_local', 'cancel']
+           'forget_failures', 'shown_plan', 'run_local', 'cancel']
 
 # %% ../../nbs/running/13_submission.ipynb #86235ba5
 import json, os, signal, subprocess
@@ -122,6 +122,15 @@ def submit_plan(place: Workspace, plan: Plan, site: Site) -> list[tuple[Step, st
             write_json(list_file(place), before)
             raise
     return given
+
+# %% ../../nbs/running/13_submission.ipynb #8e0c0b54
+def forget_failures(place: Workspace, stages: tuple[int, ...]): # whose tables are there
+    "Take jobs out of the list that failed before others made what they should have made."
+    with locked(place.submitted/'.lock', place.submitted, wait=True):
+        known, states = read_list(place), task_states(place)
+        named = {f'stage{n}{what}' for n in stages for what in ('', '-merge')}
+        failed = {step for (step, _), state in states.items() if state.name in ('failed', 'cancelled')} - {step for step, _ in busy(states)}
+        if named & failed: write_json(list_file(place), {step: entry for step, entry in known.items() if step not in named & failed})
 
 # %% ../../nbs/running/13_submission.ipynb #281a54df
 def shown_plan(place: Workspace, plan: Plan, site: Site, at_work: set[tuple[str, int]]) -> str:
