@@ -10,17 +10,22 @@ import time
 import traceback
 from pathlib import Path
 
+from nbdev.test import nbdev_test
+
 LIBRARIES = ('torch', 'sklearn.metrics', 'scipy.stats', 'scipy.optimize', 'matplotlib.pyplot', 'polars', 'cv2', 'av', 'nbformat', 'IPython')  # what most notebooks load
 AT_ONCE = 2
 
 
-def begin(notebook, said):
-    "Process id of a notebook's tests, which write into a file."
+def test(notebook): nbdev_test(path=str(notebook), n_workers=0, do_print=True)
+
+
+def begin(work, notebook, said):
+    "Process id of what is done with a notebook, which writes into a file."
     if pid := os.fork(): return pid
     code = 1
     try:
         for stream in (1, 2): os.dup2(said.fileno(), stream)
-        nbdev_test(path=str(notebook), n_workers=0, do_print=True)
+        work(notebook)
         code = 0
     except BaseException: traceback.print_exc()
     finally:
@@ -28,13 +33,15 @@ def begin(notebook, said):
         os._exit(code)
 
 
-def main():
+def main(work=test):
+    for name in LIBRARIES: importlib.import_module(name)
+    gc.freeze()
     notebooks = sorted((p for p in Path(*sys.argv[1:2] or ['nbs']).rglob('*.ipynb') if not any(part.startswith('.') for part in p.parts)), reverse=True)
     at_work, failed, began = {}, [], time.monotonic()
     while notebooks or at_work:
         while notebooks and len(at_work) < AT_ONCE:
             notebook, said = notebooks.pop(), tempfile.TemporaryFile('w+')
-            at_work[begin(notebook, said)] = notebook, said, time.monotonic()
+            at_work[begin(work, notebook, said)] = notebook, said, time.monotonic()
         pid, status = os.wait()
         notebook, said, since = at_work.pop(pid)
         said.seek(0)
@@ -44,8 +51,4 @@ def main():
     return bool(failed)
 
 
-if __name__ == '__main__':
-    for name in LIBRARIES: importlib.import_module(name)
-    from nbdev.test import nbdev_test
-    gc.freeze()
-    sys.exit(main())
+if __name__ == '__main__': sys.exit(main())
