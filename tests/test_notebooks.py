@@ -414,6 +414,21 @@ def test_such_questions_are_noticed(text, found):
     assert len(asking(text)) == found
 
 
+MODELS = [path for path in NOTEBOOKS if re.match('5[a-z]_', path.name)]
+
+
+@pytest.mark.parametrize('path', MODELS, ids=lambda path: path.stem)
+def test_a_model_keeps_its_diagram_as_a_picture(path):
+    "Drawn from its blocks, and shown without anything from outside."
+    drawn = [cell for cell in cells(path) if cell['cell_type'] == 'code' and source(cell).startswith('draw_blocks(')]
+    assert drawn, f'{path.name} draws no diagram of its blocks: add one cell that calls fvc.scores.diagrams.draw_blocks'
+    assert any('image/png' in o.get('data', {}) for o in drawn[0]['outputs']), f'{path.name} keeps no picture of its diagram: python .ci/outputs.py stores it'
+
+
+def test_no_diagram_needs_a_script_of_others():
+    assert len(MODELS) >= 24 and not [path.name for path in NOTEBOOKS if 'mermaid' in path.read_text(encoding='utf-8')]
+
+
 @pytest.mark.parametrize('name, least', [('00_pipeline_journey', 8), ('6_report', 3)])
 def test_the_tour_and_the_report_keep_small_pictures(name, least):
     "So that the site shows what they are about, although nothing is executed for it."
