@@ -1,6 +1,6 @@
 """Stores beside every lesson's cells what they show now, for those who read the site: short text, and small pictures.
 
-`python .ci/outputs.py [FOLDER]`; run from the project's root. What differs in times, sizes or places alone stays as it was."""
+`python .ci/outputs.py [FOLDER]`; run from the project's root. What differs in times, sizes or places alone stays as it was; so does a picture, until its output is cleared."""
 import re
 import sys
 from pathlib import Path

@@ -27,13 +27,11 @@ def draw_blocks(
     middle = -(len(paths) - 1) / 2
     placed = [[(k + (long - len(path)) * (k == len(path) - 1), -row, *block) for k, block in enumerate(path)] for row, path in enumerate(paths)]
     tail = [(long + k, middle, *block) for k, block in enumerate(after)]
-    for path in placed:
-        for a, b in zip(path, [*path[1:], *tail[:1]]): _arrow(ax, a, b)
-    for a, b in zip(tail, tail[1:]): _arrow(ax, a, b)
+    boxes = {}
     for x, y, name, shape in [block for path in placed for block in path] + tail:
-        ax.text(x, y + 0.08, name, ha='center', va='center', fontsize=8, bbox=BOX)
+        boxes[x, y] = ax.text(x, y + 0.08, name, ha='center', va='center', fontsize=8, bbox=BOX).get_bbox_patch()
         ax.text(x, y - 0.26, shape, ha='center', va='center', fontsize=6.5, color='#555')
+    for path in (*([*path, *tail[:1]] for path in placed), tail):
+        for (x, y, *_), (to, up, *_) in zip(path, path[1:]):
+            ax.annotate('', (to, up + 0.08), (x, y + 0.08), arrowprops=dict(arrowstyle='->', color='#888', lw=1, patchA=boxes[x, y], patchB=boxes[to, up]))
     return ax
-
-def _arrow(ax, a, b):
-    ax.annotate('', (b[0] - 0.3, b[1] + 0.08), (a[0] + 0.3, a[1] + 0.08), arrowprops=dict(arrowstyle='->', color='#888', lw=1))
