@@ -189,10 +189,10 @@ def corpus() -> dict:
 
 # ---- the verdict
 
-def measured(what: str, *given) -> dict:
+def measured(what: str, *given, script: str = __file__) -> dict:
     "One measurement in a process of its own."
     say(f'  {what} {" ".join(map(str, given))}')
-    ended = subprocess.run([PYTHON, __file__, what, *map(str, given)], env=dict(SURROUNDINGS, PYTHONPATH=str(HERE.parent)), capture_output=True, text=True)
+    ended = subprocess.run([PYTHON, script, what, *map(str, given)], env=dict(SURROUNDINGS, PYTHONPATH=str(HERE.parent)), capture_output=True, text=True)
     if ended.returncode: raise RuntimeError(f'{what} {given} failed ({ended.returncode}):\n{ended.stderr[-2000:]}')
     return json.loads(ended.stdout.splitlines()[-1])
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import encoding, models, orchestration, picking, pipeline, startup, surroundings
+import accelerator, encoding, models, orchestration, picking, pipeline, startup, surroundings
 from measure import HERE, ROOT, say
 from verdict import Verdict
 
-NAMES = {1: 'stages', 2: 'stage 3 against ffmpeg', 3: 'stage 1 against ffmpeg', 4: 'maths', 5: 'picking', 6: 'length', 7: 'two workers', 8: 'start', 9: 'cluster', 10: 'models'}
-NO_VIDEOS = {9, 10}  # these look at none of the four clips
+NAMES = {1: 'stages', 2: 'stage 3 against ffmpeg', 3: 'stage 1 against ffmpeg', 4: 'maths', 5: 'picking', 6: 'length', 7: 'two workers', 8: 'start', 9: 'cluster', 10: 'models', 11: 'a GPU'}
+NO_VIDEOS = {9, 10, 11}  # these look at none of the four clips
 
 
 def options() -> argparse.Namespace:
@@ -42,7 +42,8 @@ def measured(number: int, a: argparse.Namespace, clips: dict):
     if number == 7: return pipeline.two_workers(clips, a.pairs)
     if number == 8: return startup.startup(a.pairs)
     if number == 9: return orchestration.orchestration(a.pairs, a.runs)
-    return models.models_verdict(a.pairs)
+    if number == 10: return models.models_verdict(a.pairs)
+    return accelerator.accelerator(4 * a.pairs)
 
 
 def told_before(place: Path) -> tuple[dict[int, str], dict[int, str]]:
