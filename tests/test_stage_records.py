@@ -78,6 +78,7 @@ def test_setup_is_recorded_too(made_corpus, tmp_path):
     for _ in range(2): setup(made_corpus / 'archives', place, 'split.n_splits=2 stages.workers=1', SAMPLE_PASSWORD)
     runs, about, table = record(place, 0, '')
     assert len(runs) == 2 and runs[0]['peak_gib'] > .02 and version(place, about)['rows'] == table.height
+    assert [run['done'] for run in runs] == [table['path'].drop_nulls().n_unique(), 0] and runs[0]['done'] > 20
 
 
 def test_a_run_that_failed_leaves_no_record(corpus):

@@ -6,12 +6,14 @@
 __all__ = ['PROBED', 'PROBES', 'probe_video', 'probe_picture', 'probe_videos']
 
 # %% ../../nbs/corpus/15_probing.ipynb #ebd45999
+from collections.abc import Callable
+
 import polars as pl
 from ..core.config import canonical_hash
 from ..core.files import file_sha256
 from ..core.workspace import Workspace
 from ..engine.per_video import run_stage
-from ..engine.workers import settled
+from ..engine.workers import Spent, settled
 from ..video.frames import sound_part
 from ..video.photographs import PictureError, probe_photograph
 from ..video.probe import VideoError, probe
@@ -59,6 +61,7 @@ def probe_videos(rows: list[dict],  # videos of a plan
                  place: Workspace,
                  run,               # the configuration's `stages`: workers and limits, and whether damaged videos are used in part
                  media: str = 'videos',  # or 'pictures'
+                 told: Callable[[Spent], None] = lambda spent: None,  # gets what each video took
                 ) -> dict[str, dict]:  # video_id -> row of the probe, for every video that has a file
     "Probe all videos that have a file; those probed before and unchanged since are not opened again."
     use_prefix = run.setup.use_prefix
@@ -68,5 +71,5 @@ def probe_videos(rows: list[dict],  # videos of a plan
                     source_hash=canonical_hash([at.st_size, at.st_mtime_ns] + ['prefix'] * use_prefix), use_prefix=use_prefix)
     kinds = dict(video_id=pl.String, bytes=pl.Int64, use_prefix=pl.Boolean) | dict.fromkeys(('path', 'status', 'reason', 'source_hash'), pl.String)
     table = pl.DataFrame([row(r) for r in rows if r['path']], schema=kinds)
-    done = run_stage('stage 0', PROBES[media], table, place.probed, {}, PROBED, place, run)
+    done = run_stage('stage 0', PROBES[media], table, place.probed, {}, PROBED, place, run, told=told)
     return {r['video_id']: r for r in done.iter_rows(named=True)}

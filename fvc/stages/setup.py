@@ -193,14 +193,14 @@ def _index(plan):
     return pl.DataFrame([{c: r[c] for c in schema} for r in shown], schema=schema)
 
 # %% ../../nbs/0_setup.ipynb #bd49df4d
-def _fill(plan, place, cfg, password, limits):
+def _fill(plan, place, cfg, password, limits, told):
     "Everything that writes; nobody else does so meanwhile."
     rows, split = plan.rows, cfg.split
     stored = _grouped(plan, place, split, cfg.stages.setup)
     for line in plan.said: print(line)
     place_videos(plan, place, cfg.stages.setup.link, password, limits)
     if plan.left_out: print(say_left_out(plan.left_out, place.left_out.name))
-    judge(rows, probe_videos(rows, place, cfg.stages, plan.media), cfg.stages.setup.metadata_only)
+    judge(rows, probe_videos(rows, place, cfg.stages, plan.media, told), cfg.stages.setup.metadata_only)
     plan.report += merge_contents(rows)
     merged = _joined(plan, place, stored, cfg.stages)
     folds, index = deal_folds(rows, stored, split, plan.task), _index(plan)
@@ -229,5 +229,5 @@ def setup(source: str | Path,           # folder with the archives or the videos
     plan, password = describe(source, place, password, limits, options.metadata_only, asked)
     _leave_withdrawn(plan, place)
     _grouped(plan, place, cfg.split, options)  # can it be done? asked before anything is written
-    with only_writer(place.root): index = _fill(plan, place, cfg, password, limits)
+    with only_writer(place.root): index = _fill(plan, place, cfg, password, limits, record.add)
     return record.keep(index)
