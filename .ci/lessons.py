@@ -47,7 +47,7 @@ def main(work=test):
         said.seek(0)
         print(f'{said.read()}{notebook}: {time.monotonic() - since:.1f} s', flush=True)
         if status: failed.append(str(notebook))
-    print(f'{len(failed)} failed in {time.monotonic() - began:.0f} s', *failed)
+    print(f'{len(failed)} failed in {time.monotonic() - began:.0f} s', *sorted(failed))
     return bool(failed)
 
 

@@ -49,7 +49,7 @@ COMMANDS = [(page.name, line) for page in PAGES for line in commands_of(page)]
 ELSEWHERE = {  # command -> the file that runs it, and what there
     'git clone <this repository> fvc': ('.ci/run', 'make test'), 'cd fvc': ('.ci/run', 'make test'), 'make run': ('Makefile', 'run: setup'), 'make test': ('Makefile', 'test: setup'),
     'make mutants': ('Makefile', 'mutants: setup'), 'make mutants MUTANTS=intervals': ('Makefile', '$(MUTANTS)'), 'nbdev_export': ('tests/test_stranger.py', 'nbdev_export'),
-    'nbdev_clean': ('tests/test_notebooks.py', 'nbdev_clean'), 'pytest -q tests/test_notebooks.py': ('.ci/test.sh', 'pytest'),
+    'nbdev_clean': ('tests/test_notebooks.py', 'nbdev_clean'), 'python .ci/outputs.py nbs/scores': ('tests/test_lessons.py', "command('outputs'"), 'pytest -q tests/test_notebooks.py': ('.ci/test.sh', 'pytest'),
     'source .venv/bin/activate': ('.ci/setup.sh', '.venv'), 'jupyter lab --ip 127.0.0.1 nbs': ('Makefile', 'jupyter lab --ip 127.0.0.1'),
     'nano $FVC_DATA/slurm.yaml': ('tests/test_cluster.py', 'slurm.yaml'), 'fvc new my_network --like naive_cnn': ('tests/test_stranger.py', 'add_a_model'),
     'fvc train my_network --folds 1 profile=small': ('tests/test_stranger.py', 'add_a_model'), 'fvc train my_network profile=small': ('tests/test_stranger.py', 'my_network'),

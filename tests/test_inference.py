@@ -116,7 +116,7 @@ def test_a_page_shows_the_detector_in_use(place, network):
         assert video['reason'] is None and place.file(video['path']).is_file() and video['ms'] > 0
         assert video['score_of_row'] == pytest.approx(row['score'], abs=1e-6) == video['score']
         assert video['decision'] == Task().name(row['decision']) and video['truth'] == Task().name(row['label'])
-    assert said['reloaded']['rows'] == min(32, len(rows)) and said['reloaded']['off'] <= 1e-6
+    assert said['reloaded']['rows'] == min(8, len(rows)) and said['reloaded']['off'] <= 1e-6
     page = network._repr_html_()
     assert f"Run(Workspace.find(data), &#x27;{network.run}&#x27;).detector(1).score_paths([&#x27;{said['videos'][0]['path']}&#x27;" in page
     assert '100 to 500 ms on a GPU (networks)' in page and 'single frames held still' in page and 'No importance of columns' in page
