@@ -11,12 +11,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import models
 from verdict import Verdict
 
-PEAK = {'H200': 989, 'H100': 989, 'A100': 312, 'A10G': 70, 'L40S': 362, 'L4': 121, 'RTX 4090': 165, 'RTX 3090': 71}  # dense bf16 TFLOP/s, by their data sheets
+PEAK = {'H200': 989, 'H100 PCIe': 756, 'H100': 989, 'A100': 312, 'A10G': 70, 'L40S': 362, 'L4': 121, 'RTX 4090': 165, 'RTX 3090': 71}  # dense bf16 TFLOP/s as published; a GPU that is not here gets no share
 TRANSFORMERS, GOAL = ('timesformer', 'vivit', 'vit_gru', 'vit_transformer'), 0.4
 
 
 def _train(network, batch, optimizer, device) -> None:
-    "One step as the training loop does it: bf16 where that is safe, gradients, AdamW."
+    "One step: forward in bf16 where autocast takes it, backward, AdamW, whatever optimiser the model has by default."
     import torch
     from fvc.learning.blocks import answer
     with torch.autocast(device, torch.bfloat16): cost = answer(network, batch).square().mean()

@@ -186,7 +186,8 @@ def test_a_fold_is_trained_again_when_a_part_of_ones_own_has_changed(corpus, tmp
     asked = {'lost': 'loss=bounded', 'dim': 'augment.dimmed.p=0.5', 'usual': ''}
     def said():
         for name, word in asked.items(): run_fold('naive_cnn', 1, str(corpus), f'{words}{name} {word}')
-        return [f'naive_cnn@{name}, fold 1: trained again, because a part of your own that it is made with has changed' in told for name in asked] if (told := capsys.readouterr().out) else None
+        told = capsys.readouterr().out
+        return [f'naive_cnn@{name}, fold 1: trained again, because a part of your own that it is made with has changed' in told for name in asked]
     assert said() == said() == [False, False, False]
     file.write_text(OWN_PARTS.replace('def bounded', '# a remark\ndef bounded'))
     assert said() == [False, False, False]
